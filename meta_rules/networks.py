@@ -1,0 +1,141 @@
+"""The base network: the one that a learned rule trains without labels, and the state that the rule changes."""
+
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from meta_rules.errors import UserError
+
+ACTIVATIONS = {
+    "relu": tf.nn.relu,
+    "leaky_relu": tf.nn.leaky_relu,
+    "elu": tf.nn.elu,
+    "tanh": tf.tanh,
+    "sigmoid": tf.sigmoid,
+    "swish": tf.nn.silu,
+    "step": lambda z: tf.cast(z > 0, z.dtype),
+}
+
+
+class NetworkState(NamedTuple):
+    """Everything that a rule changes; plain tensors, each with a leading task axis. Layers run from the input up.
+
+    Attributes:
+      kernels: one `[tasks, in, out]` a layer, W.
+      biases: one `[tasks, out]` a layer, b.
+      feedback: the matrices that carry the error down, V: one `[tasks, in, out]` a layer (or as the feedback scheme says).
+      memory: what else a rule keeps between steps (running thresholds, lateral weights); a nest, often empty.
+    """
+
+    kernels: tuple
+    biases: tuple
+    feedback: tuple
+    memory: tuple = ()
+
+
+class Activities(NamedTuple):
+    """Activities of every unit layer 0..L of a base network, each `[tasks, batch, units]`; layer 0 is the input.
+
+    Attributes:
+      pre: z. `z[0]` is the input, standardised where the network does so; `z[l]` is batch-normalised and shifted.
+      post: x. `x[0]` is the input as it came, `x[l] = activation(z[l])`.
+    """
+
+    pre: tuple
+    post: tuple
+
+
+class Moments(NamedTuple):
+    """Mean and variance of a layer's input currents (layer 0: of its inputs), each `[tasks, 1, units]`."""
+
+    mean: tf.Tensor
+    variance: tf.Tensor
+
+
+def moments(values):
+    """Mean and population variance over the batch axis of `[tasks, batch, units]`, as `Moments` `[tasks, 1, units]`."""
+    mean = tf.reduce_mean(values, axis=-2, keepdims=True)
+    return Moments(mean, tf.reduce_mean(tf.square(values - mean), axis=-2, keepdims=True))
+
+
+class BaseNetwork(keras.layers.Layer):
+    """Fully connected network `z = batch_norm(x W) + b`, `x' = activation(z)`, many at once on a leading task axis.
+
+    It owns no variables: the state comes in with the data, so that one compiled program serves every network
+    of a pool. Batch normalisation has no learned scale (Metz et al. 2019, section 3.1).
+
+    Args:
+      layer_sizes: units of every layer, input first: `(196, 128, 32)` has two weight layers.
+      activation: a name in `ACTIVATIONS`, used in every layer.
+      epsilon: added to the variance inside the root.
+      standardise_inputs: whether layer 0 reads `(x - mean) / (deviation + 0.1)` instead of x.
+
+    Raises:
+      UserError: fewer than two layers, a size below one, an unknown activation.
+    """
+
+    def __init__(self, layer_sizes, activation="relu", epsilon=1e-6, standardise_inputs=True, **kwargs):
+        super().__init__(**kwargs)
+        self.layer_sizes = tuple(int(size) for size in layer_sizes)
+        if len(self.layer_sizes) < 2 or min(self.layer_sizes) < 1:
+            raise UserError(f"layer_sizes must hold at least two positive sizes, got {layer_sizes}.")
+        if activation not in ACTIVATIONS:
+            raise UserError(f"Unknown activation {activation!r}; known: {', '.join(sorted(ACTIVATIONS))}.")
+        self.activation = activation
+        self.epsilon = epsilon
+        self.standardise_inputs = standardise_inputs
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "layer_sizes": self.layer_sizes,
+            "activation": self.activation,
+            "epsilon": self.epsilon,
+            "standardise_inputs": self.standardise_inputs,
+        }
+
+    @property
+    def depth(self):
+        """The number of weight layers."""
+        return len(self.layer_sizes) - 1
+
+    def activities(self, state, inputs, statistics=None):
+        """Activities of every layer.
+
+        Args:
+          state: `NetworkState`.
+          inputs: `[tasks, batch, in]`.
+          statistics: `Moments` of every layer 0..L to normalise with, as `statistics` gives them; the batch's own if None.
+
+        Returns:
+          `Activities`.
+        """
+        return self._forward(state, inputs, statistics)[0]
+
+    def statistics(self, state, inputs):
+        """The `Moments` of every layer 0..L on a batch `[tasks, batch, in]`, to freeze for later calls."""
+        return self._forward(state, inputs, None)[1]
+
+    def call(self, state, inputs, statistics=None):
+        """The features: the top layer's activity `[tasks, batch, out]`."""
+        return self.activities(state, inputs, statistics).post[-1]
+
+    def _forward(self, state, inputs, statistics):
+        phi = ACTIVATIONS[self.activation]
+        used = [statistics[0] if statistics else moments(inputs)]
+        first = inputs
+        if self.standardise_inputs:
+            # Pixels that never change have no deviation; the 0.1 keeps their noise small.
+            first = (inputs - used[0].mean) / (tf.sqrt(used[0].variance + 1e-12) + 0.1)
+        pre, post = [first], [inputs]
+        below = first
+        for layer, (kernel, bias) in enumerate(zip(state.kernels, state.biases, strict=True), start=1):
+            currents = tf.matmul(below, kernel)
+            used.append(statistics[layer] if statistics else moments(currents))
+            scale = tf.math.rsqrt(used[layer].variance + self.epsilon)
+            pre.append((currents - used[layer].mean) * scale + bias[:, None, :])
+            below = phi(pre[-1])
+            post.append(below)
+        return Activities(tuple(pre), tuple(post)), tuple(used)
