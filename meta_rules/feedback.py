@@ -32,6 +32,8 @@ class Learned:
     """Backward weights V of their own, changed by the rule as W is (Metz et al. 2019)."""
 
     learned = True
+    #: Whether the errors of a hidden layer reach the layers below it.
+    carries = True
 
     def initial(self, layer_sizes, keys, draw):
         """Feedback matrices of a fresh network, one a weight layer.
@@ -66,6 +68,7 @@ class Symmetric:
     """The forward weights carry the error back, as in backpropagation: the transport that biology is thought to lack."""
 
     learned = False
+    carries = True
 
     def initial(self, layer_sizes, keys, draw):
         """No matrices of its own."""
@@ -80,6 +83,7 @@ class Direct:
     """The top error reaches every layer through a fixed random matrix (Nøkland, NeurIPS 2016)."""
 
     learned = False
+    carries = False
 
     def initial(self, layer_sizes, keys, draw):
         """One matrix `[tasks, units, top units]` for every layer below the top; see `Learned.initial`."""
@@ -96,6 +100,7 @@ class NoFeedback:
     """Only the top layer has an error; those below see zeros."""
 
     learned = False
+    carries = False
 
     def initial(self, layer_sizes, keys, draw):
         """No matrices."""

@@ -1,0 +1,1 @@
+"""How good is a rule, against what one would use instead: one protocol for every method."""

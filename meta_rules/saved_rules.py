@@ -1,0 +1,120 @@
+"""A rule on disk: one safe file that holds its name, its configuration, its meta-parameters and its card.
+
+`rule.npz` is a plain NumPy archive (no pickle): every meta-parameter under its name, and the rest as JSON in the array
+`description`. `rule.json` beside it repeats the description for people. Any framework can read both.
+"""
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+
+import numpy as np
+
+from meta_rules.errors import UserError
+from meta_rules.rules import base as rules
+
+FORMAT = 1
+FILE = "rule.npz"
+_DESCRIPTION = "description"
+
+
+def write_atomically(path, content):
+    """Writes bytes so that the file is either as it was or complete."""
+    partial = f"{path}.partial-{os.getpid()}"
+    with open(partial, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def save_rule(path, rule, card=None, theta=None):
+    """Saves a rule in the folder `path`.
+
+    Args:
+      path: folder, made if need be.
+      rule: an `UpdateRule`.
+      card: JSON-ready dict that says where the rule comes from.
+      theta: dict of name -> array to save instead of the rule's own meta-parameters (an average over time, say).
+    """
+    theta = rule.theta() if theta is None else theta
+    arrays = {name: np.asarray(value) for name, value in theta.items()}
+    description = {
+        "format": FORMAT,
+        "rule": rule.rule_name,
+        "config": rule.rule_config(),
+        "shapes": {name: list(value.shape) for name, value in arrays.items()},
+        "sha256": _digest(arrays),
+        "card": card or {},
+    }
+    text = json.dumps(description, indent=2, sort_keys=True)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays, **{_DESCRIPTION: np.frombuffer(text.encode(), np.uint8)})
+    os.makedirs(path, exist_ok=True)
+    write_atomically(os.path.join(path, FILE), buffer.getvalue())
+    write_atomically(os.path.join(path, "rule.json"), (text + "\n").encode())
+
+
+def read_rule(path):
+    """The description and the meta-parameters (dict of name -> array) in a saved rule, nothing built.
+
+    Args:
+      path: the folder, or the `rule.npz` in it.
+
+    Raises:
+      UserError: no such file, not a rule, damaged, or of a newer format.
+    """
+    file = os.path.join(path, FILE) if os.path.isdir(path) else path
+    if not os.path.isfile(file):
+        raise UserError(f"No rule at {path!r}: expected a folder with {FILE}, or that file.")
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        description = json.loads(arrays.pop(_DESCRIPTION).tobytes().decode())
+        version, name, config = description["format"], description["rule"], description["config"]
+        digest = description["sha256"]
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file} is not a saved rule, or it is damaged ({type(error).__name__}).") from error
+    if not isinstance(version, int) or version > FORMAT:
+        raise UserError(f"{file} is of format {version}; this program reads up to {FORMAT}. Upgrade meta_rules.")
+    if digest != _digest(arrays) or not isinstance(name, str) or not isinstance(config, dict):
+        raise UserError(f"{file} is damaged: its checksum does not fit. Copy or train it again.")
+    return description, arrays
+
+
+def load_rule(path):
+    """The rule saved in a folder by `save_rule`, by a training run (`RUN_DIR/rule`) or by the checkpoint importer.
+
+    Raises:
+      UserError: see `read_rule`; also a rule that this version does not know.
+    """
+    description, arrays = read_rule(path)
+    rule = rules.make(description["rule"], **description["config"])
+    rule.assign(arrays)
+    return rule
+
+
+def resolve(name_or_path):
+    """What `--rule` means everywhere: a registered rule's name (as it starts, untrained), or the path of a saved rule.
+
+    Raises:
+      UserError: neither.
+    """
+    if name_or_path in rules.REGISTRY:
+        return rules.make(name_or_path)
+    if os.path.exists(name_or_path):
+        return load_rule(name_or_path)
+    raise UserError(
+        f"No rule {name_or_path!r}: give the path of a saved rule or one of {', '.join(sorted(rules.REGISTRY))}."
+    )
+
+
+def _digest(arrays):
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        value = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {value.dtype.str} {value.shape}".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
