@@ -7,7 +7,6 @@ import types
 import typing
 
 import gin
-
 from meta_rules.errors import UserError
 
 
@@ -66,9 +65,12 @@ def _words(hint):
 
 
 def shipped_folders():
-    """Where the gin files that come with the package lie, in the order they are looked for."""
+    """Where the gin files that come with the package lie: installed inside it, or at the top of a checkout."""
     spec = importlib.util.find_spec("meta_rules.shipped_gin")
-    return list(spec.submodule_search_locations) if spec else []
+    installed = list(spec.submodule_search_locations) if spec else []
+    checkout = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "gin")
+    # Beside an installed package the folder of that name is the gin library.
+    return [folder for folder in (*installed, checkout) if os.path.isfile(os.path.join(folder, "mnist.gin"))]
 
 
 def find(path):
@@ -90,7 +92,9 @@ def find(path):
         for file in files
         if file.endswith(".gin")
     )
-    raise UserError(f"No gin file {path!r}. Shipped with the package: {', '.join('gin/' + k for k in known)}.")
+    raise UserError(
+        f"No gin file {path!r}. Shipped with the package: {', '.join('gin/' + k for k in known)}."
+    )
 
 
 def parse(files, bindings):

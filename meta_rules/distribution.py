@@ -37,22 +37,31 @@ def strategy(name="auto", tpu="local"):
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except (ValueError, RuntimeError, tf.errors.OpError) as error:
-        raise UserError(f"No TPU {tpu!r} here ({str(error).splitlines()[0]}); use --strategy=default.") from error
+        raise UserError(
+            f"No TPU {tpu!r} here ({str(error).splitlines()[0]}); use --strategy=default."
+        ) from error
     return tf.distribute.TPUStrategy(resolver)
 
 
 def gather(strategy, nest):
-    """A nest of per-replica tensors `[local tasks, ...]` as one nest of tensors `[tasks, ...]` of this process."""
-    return tf.nest.map_structure(
-        lambda leaf: tf.concat(strategy.experimental_local_results(leaf), 0)
-        if strategy.num_replicas_in_sync > 1
-        else leaf,
-        nest,
-    )
+    """A nest of per-replica tensors `[local tasks, ...]` as one nest of tensors `[tasks, ...]`, of all workers.
+
+    With several workers all of them must call it, with the same nest.
+    """
+    if strategy.num_replicas_in_sync == 1:
+        return nest
+
+    def whole(leaf):
+        local = strategy.experimental_local_results(leaf)
+        if len(local) < strategy.num_replicas_in_sync:
+            return strategy.gather(leaf, axis=0)
+        return tf.concat(local, 0)
+
+    return tf.nest.map_structure(whole, nest)
 
 
 def scatter(strategy, nest):
-    """The inverse of `gather` on one process: each replica gets its share of the leading axis.
+    """The inverse of `gather`: each replica gets its share of the leading axis, counted over all workers.
 
     Raises:
       UserError: the tasks do not divide by the replicas.
@@ -63,7 +72,9 @@ def scatter(strategy, nest):
 
     def share(leaf):
         if leaf.shape[0] % replicas:
-            raise UserError(f"{leaf.shape[0]} tasks do not divide by {replicas} replicas; change MetaTrainer.tasks.")
+            raise UserError(
+                f"{leaf.shape[0]} tasks do not divide by {replicas} replicas; change MetaTrainer.tasks."
+            )
         each = leaf.shape[0] // replicas
         return strategy.experimental_distribute_values_from_function(
             lambda context: leaf[

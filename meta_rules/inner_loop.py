@@ -59,13 +59,16 @@ def unroll(step, theta, carry, steps, differentiable=True):
 
     def run_forward(parameters, values, keep):
         history = tuple(
-            tf.TensorArray(leaf.dtype, size=steps, element_shape=leaf.shape) for leaf in (values if keep else [])
+            tf.TensorArray(leaf.dtype, size=steps, element_shape=leaf.shape)
+            for leaf in (values if keep else [])
         )
         sums = [tf.zeros(spec.shape, spec.dtype) for spec in output_specs]
 
         def body(index, current, sums, history):
             if keep:
-                history = tuple(array.write(index, leaf) for array, leaf in zip(history, current, strict=True))
+                history = tuple(
+                    array.write(index, leaf) for array, leaf in zip(history, current, strict=True)
+                )
             after, outputs = flat_step(parameters, current, index)
             for old, new in zip(current, after, strict=True):
                 new.set_shape(old.shape)
@@ -86,7 +89,8 @@ def unroll(step, theta, carry, steps, differentiable=True):
 
         def gradient(*upstream):
             carry_gradient = [
-                g if g is not None else tf.zeros_like(v) for g, v in zip(upstream[:count], values, strict=True)
+                g if g is not None else tf.zeros_like(v)
+                for g, v in zip(upstream[:count], values, strict=True)
             ]
             floats = [i for i, leaf in enumerate(values) if _is_float(leaf)]
             start = [carry_gradient[i] for i in floats]
@@ -129,4 +133,6 @@ def unroll(step, theta, carry, steps, differentiable=True):
         after, sums = results[:count], results[count:]
     else:
         after, sums, _ = run_forward(theta_flat, carry_flat, keep=False)
-    return tf.nest.pack_sequence_as(carry, list(after)), tf.nest.pack_sequence_as(outputs_structure[0], list(sums))
+    return tf.nest.pack_sequence_as(carry, list(after)), tf.nest.pack_sequence_as(
+        outputs_structure[0], list(sums)
+    )

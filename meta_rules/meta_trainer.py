@@ -1,5 +1,9 @@
-"""The outer loop: pools of tasks, the optimizer of the meta-parameters, and the meta-step under a strategy."""
+"""The outer loop: pools of tasks, the optimizer of the meta-parameters, and the meta-step under a strategy.
 
+Most estimators give a gradient a replica, and the whole meta-step is one device program. A black-box optimiser makes its step
+on the host, from the losses of the whole population; its state is plain arrays, which live in variables like all else
+that a checkpoint holds.
+"""
 
 import keras
 import numpy as np
@@ -8,6 +12,7 @@ import tensorflow as tf
 from meta_rules import distribution, stateless
 from meta_rules.configuration import configurable
 from meta_rules.errors import UserError
+from meta_rules.estimators.black_box import flatten, unflatten
 from meta_rules.trajectories import RuleLearning
 
 #: Meta-steps in a row with no finite task after which a run gives up.
@@ -21,9 +26,9 @@ class MetaTrainer:
     All random numbers come from `seed` and from global slot numbers, so a run does not depend on the number of replicas.
 
     Args:
-      rule: an `UpdateRule` to train.
+      rule: an `UpdateRule` to train, made in the scope of the strategy.
       families: `TaskFamily` or list of them; each has a pool of its own, and every meta-step visits one.
-      estimator: of the meta-gradient.
+      estimator: of the meta-gradient, or a black-box optimiser.
       meta_steps: length of the run.
       tasks: slots a pool, over all replicas.
       learning_rate: of Adam at the start; it falls to 1/100 over the run along a cosine.
@@ -33,7 +38,7 @@ class MetaTrainer:
       strategy: a `tf.distribute` strategy; the current one if None.
 
     Raises:
-      UserError: tasks that do not divide by the replicas.
+      UserError: tasks that do not divide by the replicas, or that the estimator cannot work with.
     """
 
     def __init__(
@@ -61,15 +66,22 @@ class MetaTrainer:
                 f"MetaTrainer.tasks is {tasks}, which does not divide by "
                 f"{self.strategy.num_replicas_in_sync} replicas."
             )
+        estimator.check(tasks)
         self.problems = [RuleLearning(rule, family) for family in self.families]
         self._names = list(rule.variables_by_name())
         with self.strategy.scope():
             schedule = keras.optimizers.schedules.CosineDecay(learning_rate, meta_steps, alpha=0.01)
             self.optimizer = keras.optimizers.Adam(schedule, beta_2=0.99)
             self.optimizer.build([rule.variables_by_name()[name] for name in self._names])
-            self._average = {name: tf.Variable(value, trainable=False) for name, value in rule.theta().items()}
-            self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self._estimates = {}
+            # Every replica computes the same values, so it does not matter whose are kept.
+            same = {"trainable": False, "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA}
+            self._average = {name: tf.Variable(value, **same) for name, value in rule.theta().items()}
+            self._step = tf.Variable(0, dtype=tf.int64, **same)
+        self._host_state = {}
+        if estimator.host_update:
+            start = estimator.start(flatten(rule.theta()), seed)
+            self._host_state = {name: tf.Variable(value, trainable=False) for name, value in start.items()}
+        self._estimates, self._take_compiled = {}, None
         self.pools = [self._first_pool(i) for i in range(len(self.problems))]
 
     @property
@@ -84,16 +96,19 @@ class MetaTrainer:
     def variables(self):
         """Every live variable of the run, a dict of name -> list of `tf.Variable`, for a checkpoint."""
         weights = self.rule.variables_by_name()
-        return {
+        found = {
             "theta": [weights[name].value for name in self._names],
             "average": [self._average[name] for name in self._names],
             "optimizer": [variable.value for variable in self.optimizer.variables],
             "step": [self._step],
         }
+        if self._host_state:
+            found["estimator"] = [self._host_state[name] for name in sorted(self._host_state)]
+        return found
 
     def _first_pool(self, index):
         root = stateless.fold(stateless.key(self.seed), "pool", index)
-        slots = stateless.split(root, self.tasks)
+        slots = self.estimator.slots(root, self.tasks)
         first = tf.function(
             lambda slot: self.estimator.initial(self.problems[index], self.rule.theta(), slot),
             autograph=False,
@@ -107,18 +122,37 @@ class MetaTrainer:
         index = int(random.choice(len(self.families), p=weights / weights.sum()))
         return index, int(random.choice(self.families[index].windows))
 
-    def _estimate(self, index, window):
-        if (index, window) not in self._estimates:
+    def task_steps(self, index, window):
+        """Rule applications of one meta-step on a family and window, over all slots and arms."""
+        return self.tasks * self.estimator.arms * self.estimator.length(self.problems[index], window)
+
+    def mean_task_steps(self):
+        """Rule applications of a meta-step, on average over families and windows."""
+        weights = [family.weight / len(family.windows) for family in self.families for _ in family.windows]
+        steps = [
+            self.task_steps(i, window) for i, family in enumerate(self.families) for window in family.windows
+        ]
+        return float(np.average(steps, weights=weights))
+
+    def _estimate(self, index, length):
+        """The compiled estimator, `(theta, pool) -> Estimate`, inside the step of its kind."""
+        if (index, length) not in self._estimates:
             problem = self.problems[index]
             compiled = tf.function(
-                lambda theta, pool: self.estimator.estimate(problem, theta, pool, window),
+                lambda theta, pool: self.estimator.estimate(problem, theta, pool, length),
                 jit_compile=True,
                 autograph=False,
             )
-            self._estimates[index, window] = tf.function(
-                lambda pool: self.strategy.run(self._replica_step, (compiled, pool)), autograph=False
-            )
-        return self._estimates[index, window]
+            if self.estimator.host_update:
+                step = tf.function(
+                    lambda theta, pool: self.strategy.run(compiled, (theta, pool)), autograph=False
+                )
+            else:
+                step = tf.function(
+                    lambda pool: self.strategy.run(self._replica_step, (compiled, pool)), autograph=False
+                )
+            self._estimates[index, length] = step
+        return self._estimates[index, length]
 
     def _replica_step(self, compiled, pool):
         theta = self.rule.theta()
@@ -135,15 +169,25 @@ class MetaTrainer:
         gradient = [total[name] / tf.maximum(weight, 1.0) for name in self._names]
         norm = tf.sqrt(sum(tf.reduce_sum(tf.square(part)) for part in gradient) + 1e-20)
         scale = tf.minimum(1.0, self.clip_norm / norm)
+        replicas = self.strategy.num_replicas_in_sync
+        if replicas > 1:
+            # Keras sums what the replicas hand in, and each hands in the whole gradient.
+            scale = scale / replicas
         weights = self.rule.variables_by_name()
         self.optimizer.apply([part * scale for part in gradient], [weights[name] for name in self._names])
+        self._follow()
+        return norm
+
+    def _follow(self):
+        """Moves the running average towards theta, and counts the step."""
         # Early on the average follows theta closely: it must not remember the initial values.
+        weights = self.rule.variables_by_name()
         step = tf.cast(self._step, tf.float32)
         decay = tf.minimum(self.averaging, (1.0 + step) / (10.0 + step))
         for name, average in self._average.items():
-            average.assign(decay * average + (1.0 - decay) * weights[name])
+            keep = tf.cast(decay, average.dtype)
+            average.assign(keep * average + (1.0 - keep) * weights[name])
         self._step.assign_add(1)
-        return norm
 
     def meta_step(self):
         """One meta-step.
@@ -152,20 +196,54 @@ class MetaTrainer:
           A dict of name -> `[tasks]` array (see `Estimate.metrics`), and a dict of scalars about the step.
         """
         index, window = self.choice(self.step)
+        length = self.estimator.length(self.problems[index], window)
         rate = float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
-        pool, metrics, norm = self._estimate(index, window)(self.pools[index])
-        self.pools[index] = pool
-        metrics = {
-            name: value.numpy() for name, value in distribution.gather(self.strategy, metrics).items()
-        }
-        norm = self.strategy.experimental_local_results(norm)[0]
+        step = self._host_step if self.estimator.host_update else self._device_step
+        metrics, norm = step(index, length)
         scalars = {
             "meta/gradient_norm": float(norm),
             "meta/learning_rate": rate,
             "meta/family": index,
-            "task_steps": self.tasks * window,
+            "task_steps": self.task_steps(index, window),
         }
         return metrics, scalars
+
+    def _gathered(self, metrics):
+        return {name: value.numpy() for name, value in distribution.gather(self.strategy, metrics).items()}
+
+    def _device_step(self, index, length):
+        self.pools[index], metrics, norm = self._estimate(index, length)(self.pools[index])
+        return self._gathered(metrics), self.strategy.experimental_local_results(norm)[0]
+
+    def _host_step(self, index, length):
+        optimiser, like = self.estimator, self.rule.theta()
+        state = {name: value.numpy() for name, value in self._host_state.items()}
+        theta = flatten(like)
+        candidates = optimiser.ask(state, theta, self.tasks // optimiser.tasks_each)
+        copies = unflatten(optimiser.candidates_of_slots(candidates), like)
+        copies = distribution.scatter(self.strategy, tf.nest.map_structure(tf.constant, copies))
+        estimate = self._estimate(index, length)(copies, self.pools[index])
+        self.pools[index], metrics = estimate.pool, self._gathered(estimate.metrics)
+        state, answer = optimiser.tell(
+            state, theta, optimiser.losses_of_candidates(metrics["loss"], metrics["used"])
+        )
+        norm = self._take(answer, theta, like)
+        for name, value in state.items():
+            self._host_state[name].assign(value)
+        return metrics, norm
+
+    def _take(self, answer, theta, like):
+        """Does what a black-box optimiser answers, `[parameters]`; the norm of the gradient or of the move."""
+        if self._take_compiled is None:
+            apply = (
+                self._apply_in_replica if self.estimator.answer == "gradient" else lambda *_: self._follow()
+            )
+            self._take_compiled = tf.function(lambda *args: self.strategy.run(apply, args), autograph=False)
+        values = tf.nest.map_structure(tf.constant, unflatten(answer, like))
+        if self.estimator.answer == "theta":
+            self.rule.assign(values)
+        self._take_compiled(values, tf.constant(1.0, values[self._names[0]].dtype))
+        return np.linalg.norm(answer - theta if self.estimator.answer == "theta" else answer)
 
     def train(self, on_step, patience=PATIENCE):
         """Meta-steps until `meta_steps` are done, or `on_step` asks to stop.

@@ -15,6 +15,7 @@ ACTIVATIONS = {
     "sigmoid": tf.sigmoid,
     "swish": tf.nn.silu,
     "step": lambda z: tf.cast(z > 0, z.dtype),
+    "linear": tf.identity,
 }
 
 

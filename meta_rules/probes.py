@@ -90,7 +90,9 @@ def ridge_probe(
         if not centre_targets:
             return labels
         labels = labels - tf.reduce_mean(labels, axis=[1, 2], keepdims=True)
-        length = tf.reduce_mean(tf.reduce_sum(tf.square(labels), axis=2, keepdims=True), axis=1, keepdims=True)
+        length = tf.reduce_mean(
+            tf.reduce_sum(tf.square(labels), axis=2, keepdims=True), axis=1, keepdims=True
+        )
         return labels * tf.math.rsqrt(length + 1e-12)
 
     def error(prediction, target):

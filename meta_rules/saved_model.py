@@ -35,9 +35,7 @@ class LearnedFeatures(tf.Module):
         self.learn = tf.function(self._learn, input_signature=[rows, *scalar], autograph=False)
         self.features = tf.function(self._features, input_signature=[rows, *scalar], autograph=False)
         learned = self.learn.get_concrete_function().structured_outputs
-        self._specs = {
-            name: tf.TensorSpec(value.shape, tf.float32, name) for name, value in learned.items()
-        }
+        self._specs = {name: tf.TensorSpec(value.shape, tf.float32, name) for name, value in learned.items()}
         self.embed = tf.function(
             lambda inputs, **network: {"features": self._embed(inputs, network)}, autograph=False
         )
@@ -63,7 +61,9 @@ class LearnedFeatures(tf.Module):
 
         def body(index, state):
             step_key = stateless.fold(key, "step", index)
-            drawn = stateless.integers(stateless.fold(step_key, "batch"), self._batch_size, tf.shape(inputs)[0])
+            drawn = stateless.integers(
+                stateless.fold(step_key, "batch"), self._batch_size, tf.shape(inputs)[0]
+            )
             batch = tf.gather(inputs, drawn[0])[None]
             after = self._rule.update(theta, self._network, state, batch, stateless.fold(step_key, "rule"))
             for old, new in zip(tf.nest.flatten(state), tf.nest.flatten(after), strict=True):

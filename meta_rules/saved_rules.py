@@ -78,7 +78,9 @@ def read_rule(path):
     except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise UserError(f"{file} is not a saved rule, or it is damaged ({type(error).__name__}).") from error
     if not isinstance(version, int) or version > FORMAT:
-        raise UserError(f"{file} is of format {version}; this program reads up to {FORMAT}. Upgrade meta_rules.")
+        raise UserError(
+            f"{file} is of format {version}; this program reads up to {FORMAT}. Upgrade meta_rules."
+        )
     if digest != _digest(arrays) or not isinstance(name, str) or not isinstance(config, dict):
         raise UserError(f"{file} is damaged: its checksum does not fit. Copy or train it again.")
     return description, arrays

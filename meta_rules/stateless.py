@@ -6,6 +6,7 @@ draws the same numbers whether it shares a replica with three others or with thr
 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), checked against its published vectors.
 """
 
+import functools
 import zlib
 
 import tensorflow as tf
@@ -21,18 +22,32 @@ def _uint(value):
 
 
 def threefry(key, counter):
-    """Threefry-2x32-20 of two-word blocks: uint32 `(k0, k1)`, `(c0, c1)` of any common shape -> uint32 `(x0, x1)`."""
+    """Threefry-2x32-20 of two-word blocks: uint32 `(k0, k1)`, `(c0, c1)` of any shapes that broadcast -> `(x0, x1)`."""
+    shape = functools.reduce(tf.broadcast_dynamic_shape, [tf.shape(word) for word in (*key, *counter)])
+    static = functools.reduce(tf.broadcast_static_shape, [word.shape for word in (*key, *counter)])
     k0, k1 = key
-    schedule = (k0, k1, k0 ^ k1 ^ tf.constant(0x1BD11BDA, tf.uint32))
-    x0, x1 = counter[0] + k0, counter[1] + k1
-    for block in range(5):
-        for rotation in _ROTATIONS[block % 2]:
+    schedule = (k0, k1, tf.bitwise.bitwise_xor(k0 ^ k1, tf.constant(0x1BD11BDA, tf.uint32)))
+    rotations = tf.constant(_ROTATIONS, tf.uint32)
+    keys = tf.stack([tf.broadcast_to(word, shape) for word in schedule])
+
+    def body(block, x0, x1):
+        for position in range(4):
             x0 = x0 + x1
-            left = tf.bitwise.left_shift(x1, tf.constant(rotation, tf.uint32))
-            right = tf.bitwise.right_shift(x1, tf.constant(32 - rotation, tf.uint32))
+            turn = rotations[block % 2, position]
+            left = tf.bitwise.left_shift(x1, tf.fill(shape, turn))
+            right = tf.bitwise.right_shift(x1, tf.fill(shape, tf.constant(32, tf.uint32) - turn))
             x1 = tf.bitwise.bitwise_xor(tf.bitwise.bitwise_or(left, right), x0)
-        x0 = x0 + schedule[(block + 1) % 3]
-        x1 = x1 + schedule[(block + 2) % 3] + tf.constant(block + 1, tf.uint32)
+        x0 = x0 + keys[(block + 1) % 3]
+        x1 = x1 + keys[(block + 2) % 3] + tf.cast(block + 1, tf.uint32)
+        return block + 1, tf.ensure_shape(x0, static), tf.ensure_shape(x1, static)
+
+    # A loop, not twenty rounds written out: XLA's fusion would copy the chain of rounds over and over (each word is used
+    # twice a round) and compile for minutes.
+    start = [
+        tf.ensure_shape(tf.broadcast_to(c, shape) + tf.broadcast_to(k, shape), static)
+        for c, k in zip(counter, key, strict=True)
+    ]
+    _, x0, x1 = tf.while_loop(lambda block, *_: block < 5, body, (0, *start), maximum_iterations=5)
     return x0, x1
 
 

@@ -76,7 +76,11 @@ class TrainingRun:
         summary_every: int = 5,
         strategy=None,
     ):
-        self.trainer = trainer or configuration.build(MetaTrainer, strategy=strategy)
+        if trainer is None:
+            # Gin makes the rule too, and a strategy's variables must be made in its scope.
+            with (strategy or tf.distribute.get_strategy()).scope():
+                trainer = configuration.build(MetaTrainer, strategy=strategy)
+        self.trainer = trainer
         self.run_dir, self.judge = run_dir, judge
         self.judge_steps, self.draws = (0, *judge_steps), draws
         self.checkpoint_every, self.picture_every = checkpoint_every, picture_every
@@ -106,7 +110,9 @@ class TrainingRun:
                 self.console.print(f"Meta-training on {origin}", highlight=False, soft_wrap=True)
         self.summaries = summaries.RunSummaries(self.run_dir, configuration.operative())
         with StopRequest() as stop, self._progress() as progress:
-            bar = progress.add_task("", total=trainer.meta_steps, completed=trainer.step, loss="-", accuracy="-", speed="-")
+            bar = progress.add_task(
+                "", total=trainer.meta_steps, completed=trainer.step, loss="-", accuracy="-", speed="-"
+            )
             watch = _Speed()
 
             def on_step(step, metrics, scalars):
@@ -143,7 +149,9 @@ class TrainingRun:
             TextColumn("meta-step"),
             MofNCompleteColumn(),
             BarColumn(bar_width=None),
-            TextColumn("loss {task.fields[loss]}  accuracy {task.fields[accuracy]}  {task.fields[speed]} task-steps/s"),
+            TextColumn(
+                "loss {task.fields[loss]}  accuracy {task.fields[accuracy]}  {task.fields[speed]} task-steps/s"
+            ),
             TimeRemainingColumn(),
             console=self.console,
             refresh_per_second=2,
@@ -174,7 +182,8 @@ class TrainingRun:
 
     def _pictures(self, step):
         """Receptive fields and features of the oldest network of the first pool."""
-        trajectory = distribution.gather(self.trainer.strategy, self.trainer.pools[0])
+        shown = self.trainer.estimator.trajectory(self.trainer.pools[0])
+        trajectory = distribution.gather(self.trainer.strategy, shown)
         family, problem = self.trainer.families[0], self.trainer.problems[0]
         ages = np.where(trajectory.horizon.numpy() > 0, trajectory.age.numpy(), -1)
         oldest = int(ages.argmax())
@@ -209,7 +218,9 @@ class TrainingRun:
         if self.judge is not None:
             family = self.judge
             self.console.print("Judging the rule on pictures and permutations it has never seen ...")
-            export_saved_model(self.path("saved_model"), rule, family.hidden, family.activation, family.batch_size)
+            export_saved_model(
+                self.path("saved_model"), rule, family.hidden, family.activation, family.batch_size
+            )
             trial = FewShotTrial(rule, family, seed=self.trainer.seed)
             rows = result_rows(trial.accuracies(rule.theta(), self.judge_steps, self.draws), family)
             for row in rows:
@@ -218,7 +229,9 @@ class TrainingRun:
                 )
         else:
             family = self.trainer.families[0]
-            export_saved_model(self.path("saved_model"), rule, family.hidden, family.activation, family.batch_size)
+            export_saved_model(
+                self.path("saved_model"), rule, family.hidden, family.activation, family.batch_size
+            )
         text = json.dumps(rows, indent=2) + "\n"
         saved_rules.write_atomically(self.path("results.json"), text.encode())
         self.summaries.close()
@@ -233,7 +246,9 @@ class TrainingRun:
                 f"{row['shots']} labels a class{after})",
                 highlight=False,
             )
-        self.console.print(f"Results, rule, SavedModel and TensorBoard events are in {self.run_dir}", highlight=False)
+        self.console.print(
+            f"Results, rule, SavedModel and TensorBoard events are in {self.run_dir}", highlight=False
+        )
 
 
 class _Speed:

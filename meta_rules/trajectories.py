@@ -76,6 +76,16 @@ class RuleLearning:
         self.rule, self.family, self.ridge = rule, family, ridge
         self.network = rule.network(family.layer_sizes, family.activation)
 
+    @property
+    def shortest(self):
+        """Rule applications of the shortest life; only a slot's first may be shorter."""
+        return int(round(self.family.horizon[0]))
+
+    @property
+    def longest(self):
+        """Rule applications of the longest life."""
+        return int(round(self.family.horizon[1]))
+
     def fresh(self, slot, count):
         """New lives in the slots `[tasks, 2]`, numbered `count [tasks]`."""
         key = stateless.fold(slot, count)

@@ -38,7 +38,7 @@ class FewShotTrial:
         """Keys `[count, 2]` of the draws numbered from `first`."""
         return stateless.fold(self._root, tf.range(first, first + count))
 
-    @tf.function(jit_compile=True)
+    @tf.function(jit_compile=True, autograph=False)
     def _start(self, keys):
         state = self.rule.initial_state(self.family.layer_sizes, stateless.fold(keys, "network"))
         return self.family.sample(stateless.fold(keys, "task")), state
@@ -59,13 +59,11 @@ class FewShotTrial:
         copies = per_task(theta, keys.shape[0])
         return unroll(step, copies, state, steps, differentiable=False)[0]
 
-    @tf.function(jit_compile=True)
+    @tf.function(jit_compile=True, autograph=False)
     def _features(self, keys, task, state):
         """Raw inputs and features of support and query; batch statistics are those of unlabelled examples."""
         shots = self.family.few_shot(task, stateless.fold(keys, "few_shot"))
-        unlabelled = [
-            self.family.batch(task, stateless.fold(keys, "statistics", i)) for i in range(CHUNK)
-        ]
+        unlabelled = [self.family.batch(task, stateless.fold(keys, "statistics", i)) for i in range(CHUNK)]
         statistics = self.network.statistics(state, tf.cast(tf.concat(unlabelled, axis=1), self.rule.dtype))
         found = []
         for inputs in (shots.support, shots.query):
@@ -98,7 +96,9 @@ class FewShotTrial:
                     labels = (support_labels[i].numpy(), query_labels[i].numpy())
                     found[upto].append(probe_accuracy(support[i], labels[0], query[i], labels[1]))
                     if upto == steps[0]:
-                        found["raw"].append(probe_accuracy(raw_support[i], labels[0], raw_query[i], labels[1]))
+                        found["raw"].append(
+                            probe_accuracy(raw_support[i], labels[0], raw_query[i], labels[1])
+                        )
         return {name: np.asarray(values[:draws]) for name, values in found.items()}
 
 

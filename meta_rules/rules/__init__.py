@@ -1,6 +1,27 @@
 """Update rules: one file each, all in one registry."""
 
 from meta_rules.rules.base import REGISTRY, UpdateRule, make, per_task, register
+from meta_rules.rules.bcm import BCMRule
+from meta_rules.rules.competitive import CompetitiveRule
 from meta_rules.rules.default import DefaultRule
+from meta_rules.rules.foldiak import FoldiakRule
+from meta_rules.rules.genome import GenomeRule
+from meta_rules.rules.metz2019 import Metz2019
+from meta_rules.rules.oja import OjaRule
+from meta_rules.rules.sanger import SangerRule
 
-__all__ = ["REGISTRY", "DefaultRule", "UpdateRule", "make", "per_task", "register"]
+__all__ = [
+    "REGISTRY",
+    "BCMRule",
+    "CompetitiveRule",
+    "DefaultRule",
+    "FoldiakRule",
+    "GenomeRule",
+    "Metz2019",
+    "OjaRule",
+    "SangerRule",
+    "UpdateRule",
+    "make",
+    "per_task",
+    "register",
+]

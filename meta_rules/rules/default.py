@@ -1,51 +1,45 @@
-"""The default rule: per-weight, Hebbian in its output, with a small network shared by every unit of every layer.
+"""The default rule: per-weight, Hebbian in its output, with a small network shared by all units.
 
-Each unit sees its input, its output and a synthetic error, for every example of the batch. A small network turns them into
-K pairs of factors, `b` (the unit as a sender) and `a` (as a receiver); the learned plane of the change of W_ij is the mean
-over the batch of `sum_k b_ik a_jk`. Fixed planes (Hebb, winner-take-all, decorrelation) are mixed in with learned
-coefficients. There is no loss and no label: the error starts as a learned function of the top activity.
+Each unit sees its input, its output and a synthetic error, for every example of the batch. A small network
+turns them into K pairs of factors, `b` (the unit as a sender) and `a` (as a receiver); the learned plane of
+the change of W_ij is the mean over the batch of `sum_k b_ik a_jk`. Fixed planes (Hebb, winner-take-all,
+decorrelation) are mixed in with learned coefficients. There is no loss and no label: the error starts as a
+learned function of the top activity.
 
-Arrays are `[tasks, channels, batch, units]`. So the small network is one matrix product `[out, in] x [in, batch * units]`
-with a long contiguous axis, its normalisation reduces contiguous rows, and both the way down through V and the outer
-products are matrix products over `channels * batch`, none of which needs a transpose.
+Arrays are `[tasks, channels, batch, units]`. So the small network is one matrix product `[out, in] x [in,
+batch * units]` with a long contiguous axis, its normalisation reduces contiguous rows, and both the way down
+through V and the outer products are matrix products over `channels * batch`, none of which needs a transpose.
 
-Source: the rule follows the form of Metz et al. 2019 (section 3.2 and appendix), simplified; the exact published rule is
-`metz2019`.
+Source: the rule follows the form of Metz et al. 2019 (section 3.2 and appendix), simplified; the exact
+published rule is `metz2019`.
 """
 
 import tensorflow as tf
 
 from meta_rules.configuration import configurable
-from meta_rules.networks import NetworkState
+from meta_rules.errors import UserError
+from meta_rules.networks import ACTIVATIONS, NetworkState
 from meta_rules.rules.base import Parameter, UpdateRule, fan_in, register, unit_columns
+from meta_rules.rules.local import batch_norm, channel_norm, competition, mean_product, mean_square, winners
 
 PLANES = ("learned", "hebb", "winner", "decorrelation")
+#: Planes along W itself: they set its length, so they mean something only where nothing else does.
+LENGTH_PLANES = ("oja", "decay")
 #: Local inputs of the unit network besides the error channels: output, input current, competition.
 LOCAL_INPUTS = 3
 TOP_INPUTS = 4
 
 
-def channel_norm(values, epsilon=1e-3):
-    """Each channel of `[tasks, channels, batch, units]` to mean 0 and variance 1 over batch and units."""
-    mean = tf.reduce_mean(values, axis=[2, 3], keepdims=True)
-    variance = tf.reduce_mean(tf.square(values - mean), axis=[2, 3], keepdims=True)
-    return (values - mean) * tf.math.rsqrt(variance + epsilon)
-
-
-def batch_norm(values, axis, epsilon=1e-3):
-    """Each unit to mean 0 and variance 1 over the batch axis."""
-    mean = tf.reduce_mean(values, axis=axis, keepdims=True)
-    variance = tf.reduce_mean(tf.square(values - mean), axis=axis, keepdims=True)
-    return (values - mean) * tf.math.rsqrt(variance + epsilon)
-
-
 def mix(weights, values):
-    """Channels mixed: `weights [tasks, in, out]`, `values [tasks, in, batch, units]` -> `[tasks, out, batch, units]`."""
+    """Channels mixed: `[tasks, in, out]`, `[tasks, in, batch, units]` -> `[tasks, out, batch, units]`."""
     tasks, channels, batch, units = values.shape
     dynamic = tf.shape(values)
     flat = tf.reshape(values, [dynamic[0] if tasks is None else tasks, channels, -1])
     mixed = tf.matmul(weights, flat, transpose_a=True)
-    shape = [size if size is not None else dynamic[i] for i, size in enumerate((tasks, weights.shape[2], batch, units))]
+    shape = [
+        size if size is not None else dynamic[i]
+        for i, size in enumerate((tasks, weights.shape[2], batch, units))
+    ]
     return tf.reshape(mixed, shape)
 
 
@@ -71,14 +65,23 @@ def bias(values):
 class DefaultRule(UpdateRule):
     """The default rule of the package; see the module's text.
 
-    The unit network uses batch statistics and softmax competition within the layer, so a weight's change depends on more
-    than its own two units: the rule is not neuron-local in the strict sense.
+    The unit network uses batch statistics and softmax competition within the layer, so a weight's change
+    depends on more than its own two units: the rule is not neuron-local in the strict sense.
 
     Args:
       hidden: channels of the unit network.
       error_channels: channels of the synthetic error.
       factors: K, pairs of factors in the learned plane.
+      planes: names of the planes to mix, of `PLANES` and `LENGTH_PLANES`; the parameter `planes` holds their
+        coefficients.
+      normalise: scale planes, changes and columns of W to unit rms. False leaves all three as they are, and
+        the fixed planes then read what a plain network has: the layer's input x, and `y = activation(x W)`
+        without batch normalisation. With the learned coefficients set by hand that is Hebb's rule (hebb 1),
+        Oja's (hebb 1, oja 1) or his subspace rule (hebb 1, decorrelation 1), for the step size `exp(step)`.
       feedback, seed: see `UpdateRule`.
+
+    Raises:
+      UserError: planes that are unknown, none, repeated, or along W while its columns are normalised.
     """
 
     neuron_local = False
@@ -88,6 +91,8 @@ class DefaultRule(UpdateRule):
         hidden: int = 24,
         error_channels: int = 8,
         factors: int = 6,
+        planes: tuple = PLANES,
+        normalise: bool = True,
         feedback: str = "learned",
         seed: int = 0,
         **kwargs,
@@ -96,6 +101,14 @@ class DefaultRule(UpdateRule):
         self.hidden = hidden
         self.error_channels = error_channels
         self.factors = factors
+        self.planes = tuple(planes)
+        self.normalise = normalise
+        known = PLANES if normalise else PLANES + LENGTH_PLANES
+        if not self.planes or len(set(self.planes)) < len(self.planes) or not set(self.planes) <= set(known):
+            raise UserError(
+                f"DefaultRule.planes must be some of {', '.join(known)} (and {', '.join(LENGTH_PLANES)} only "
+                f"with normalise = False), got {planes!r}."
+            )
         self.build_parameters()
 
     def rule_config(self):
@@ -104,6 +117,8 @@ class DefaultRule(UpdateRule):
             "hidden": self.hidden,
             "error_channels": self.error_channels,
             "factors": self.factors,
+            "planes": list(self.planes),
+            "normalise": self.normalise,
             **super().rule_config(),
         }
 
@@ -124,25 +139,29 @@ class DefaultRule(UpdateRule):
             "readout/sender": fan_in(hidden, factors),
             "readout/bias": fan_in(hidden, 1),
             "readout/step": Parameter((hidden, 1)),
-            "planes": Parameter((len(PLANES),), value=0.5),
+            "planes": Parameter((len(self.planes),), value=0.5),
             "step": Parameter((), value=-3.0),
             "bias_step": Parameter((), value=-4.0),
         }
         if not self.scheme.carries:
             del parameters["readout/error"]
+        if "learned" not in self.planes:
+            del parameters["readout/sender"], parameters["readout/receiver"]
         return parameters
 
     def update(self, theta, network, state, inputs, keys):
         """One application; see `UpdateRule.update`."""
         activities = network.activities(state, inputs)
         hidden = self._sweep_down(theta, state, activities)
+        scaled = unit_columns if self.normalise else tf.identity
         kernels, biases, feedback = [], [], []
         for layer in range(1, len(activities.pre)):
-            step = self._step_size(theta, hidden[layer])
-            change = self._change(theta, state.kernels[layer - 1], activities, hidden, layer)
-            kernels.append(unit_columns(state.kernels[layer - 1] + step * change))
+            kernel = state.kernels[layer - 1]
+            planes = self._planes(theta, kernel, activities, hidden, layer, network.activation)
+            change = self._step_size(theta, hidden[layer]) * self._change(theta, kernel, planes)
+            kernels.append(scaled(kernel + change))
             if self.scheme.learned:
-                feedback.append(unit_columns(state.feedback[layer - 1] + step * change))
+                feedback.append(scaled(state.feedback[layer - 1] + change))
             biases.append(self._bias(theta, state.biases[layer - 1], hidden[layer]))
         carried = tuple(feedback) if self.scheme.learned else state.feedback
         return NetworkState(tuple(kernels), tuple(biases), carried, state.memory)
@@ -152,16 +171,15 @@ class DefaultRule(UpdateRule):
         top = len(activities.pre) - 1
         pre = [z[:, None] for z in activities.pre]
         post = [x[:, None] for x in activities.post]
-        # How strongly a unit wins within its layer, for every example; 1 on average.
-        competition = [tf.nn.softmax(2.0 * z, axis=-1) * tf.cast(tf.shape(z)[-1], z.dtype) for z in pre]
-        seen = tf.concat([pre[top], competition[top], winners(pre[top]), post[top]], axis=1)
+        winning = [competition(z) for z in pre]
+        seen = tf.concat([pre[top], winning[top], winners(pre[top]), post[top]], axis=1)
         errors = channel_norm(
             mix(theta["top_error/out"], tf.nn.relu(channel_norm(mix(theta["top_error/in"], seen))))
         )
         top_errors = errors
         hidden = [None] * (top + 1)
         for layer in range(top, -1, -1):
-            seen = tf.concat([channel_norm(post[layer]), pre[layer], competition[layer] - 1.0, errors], axis=1)
+            seen = tf.concat([channel_norm(post[layer]), pre[layer], winning[layer] - 1.0, errors], axis=1)
             hidden[layer] = self._unit_network(theta, seen)
             if layer:
                 if self.scheme.carries:
@@ -174,7 +192,7 @@ class DefaultRule(UpdateRule):
     def _unit_network(self, theta, seen):
         first = channel_norm(mix(theta["unit_network/in"], seen)) + bias(theta["unit_network/in_bias"])
         first = tf.nn.relu(first)
-        # W [g, g - mean_batch g, g - mean_layer g] is one product with the sum of the three blocks, less two small ones.
+        # W [g, g - mean_batch g, g - mean_layer g] is one product with the blocks' sum, less two small ones.
         minus_batch, minus_layer = theta["unit_network/minus_batch"], theta["unit_network/minus_layer"]
         second = mix(theta["unit_network/own"] + minus_batch + minus_layer, first)
         second -= mix(minus_batch, tf.reduce_mean(first, axis=2, keepdims=True))
@@ -182,31 +200,49 @@ class DefaultRule(UpdateRule):
         return tf.nn.relu(channel_norm(second) + bias(theta["unit_network/out_bias"]))
 
     def _step_size(self, theta, hidden):
-        """`[tasks, 1, 1]`: bounded above (unbounded steps end in chaos), and lowered at will by the layer's activity."""
+        """`[tasks, 1, 1]`: bounded above (unbounded steps end in chaos), lowered by the layer's activity."""
         activity = tf.reduce_mean(hidden, axis=[2, 3])
         lowered = tf.minimum(tf.einsum("tc,tcd->td", activity, theta["readout/step"]), 0.0)
         return tf.exp(tf.minimum(theta["step"], -1.0)[:, None] + lowered)[:, :, None]
 
-    def _change(self, theta, kernel, activities, hidden, layer):
-        """The change of one kernel before the step size, `[tasks, in, out]`: perpendicular to W, unit columns."""
-        below, above, current = activities.pre[layer - 1], activities.post[layer], activities.pre[layer]
-        examples = tf.cast(tf.shape(below)[1], kernel.dtype)
-        senders = batch_norm(mix(theta["readout/sender"], hidden[layer - 1]), axis=2)
-        receivers = batch_norm(mix(theta["readout/receiver"], hidden[layer]), axis=2)
-        sender, receiver = batch_norm(below, axis=1), batch_norm(above, axis=1)
-        winner = receiver * winners(current)
-        rows = tf.cast(tf.shape(kernel)[2], kernel.dtype)
-        correlation = tf.matmul(receiver, receiver, transpose_a=True) / examples
-        planes = {
-            "learned": outer(senders, receivers) / (examples * self.factors**0.5),
-            "hebb": tf.matmul(sender, receiver, transpose_a=True) / examples,
-            "winner": tf.matmul(sender, winner, transpose_a=True) / examples,
-            "decorrelation": -tf.matmul(kernel, correlation) * tf.math.rsqrt(rows),
-        }
+    def _planes(self, theta, kernel, activities, hidden, layer, activation):
+        """The planes of one kernel by name, each `[tasks, in, out]`."""
+        units = tf.cast(tf.shape(kernel)[2], kernel.dtype)
+        current = activities.pre[layer]
+        if self.normalise:
+            sender, receiver = batch_norm(activities.pre[layer - 1]), batch_norm(activities.post[layer])
+            share = tf.math.rsqrt(units)
+        else:
+            sender = activities.post[layer - 1] if layer > 1 else activities.pre[0]
+            current = tf.matmul(sender, kernel)
+            receiver, share = ACTIVATIONS[activation](current), 1.0
+        planes = {}
+        if "learned" in self.planes:
+            senders = batch_norm(mix(theta["readout/sender"], hidden[layer - 1]))
+            receivers = batch_norm(mix(theta["readout/receiver"], hidden[layer]))
+            examples = tf.cast(tf.shape(sender)[1], kernel.dtype)
+            planes["learned"] = outer(senders, receivers) / (examples * self.factors**0.5)
+        if "hebb" in self.planes:
+            planes["hebb"] = mean_product(sender, receiver)
+        if "winner" in self.planes:
+            planes["winner"] = mean_product(sender, receiver * winners(current))
+        if "decorrelation" in self.planes:
+            planes["decorrelation"] = -tf.matmul(kernel, mean_product(receiver, receiver)) * share
+        if "oja" in self.planes:
+            planes["oja"] = -kernel * mean_square(receiver)
+        if "decay" in self.planes:
+            planes["decay"] = -kernel
+        return planes
+
+    def _change(self, theta, kernel, planes):
+        """The change of one kernel before the step size: perpendicular to W, columns of at most unit rms."""
+        scaled = (lambda plane: unit_columns(plane, 1e-6)) if self.normalise else tf.identity
         coefficients = theta["planes"]
         change = sum(
-            coefficients[:, i, None, None] * unit_columns(planes[name], 1e-6) for i, name in enumerate(PLANES)
+            coefficients[:, i, None, None] * scaled(planes[name]) for i, name in enumerate(self.planes)
         )
+        if not self.normalise:
+            return change
         change -= kernel * tf.reduce_mean(change * kernel, axis=1, keepdims=True)
         return change * tf.math.rsqrt(0.01 + tf.reduce_mean(tf.square(change), axis=1, keepdims=True))
 
@@ -214,9 +250,3 @@ class DefaultRule(UpdateRule):
         activity = tf.reduce_mean(hidden, axis=2)
         drive = tf.tanh(tf.einsum("tcu,tcd->tu", activity, theta["readout/bias"]))
         return 0.99 * old + tf.exp(tf.minimum(theta["bias_step"], -1.0))[:, None] * drive
-
-
-def winners(current):
-    """1 where a unit is the largest of its layer for that example, 0 elsewhere; the last axis is units."""
-    top = tf.reduce_max(current, axis=-1, keepdims=True)
-    return tf.cast(current >= top, current.dtype)

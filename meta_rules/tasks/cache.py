@@ -1,8 +1,9 @@
 """A cache of prepared arrays on disk, so that a data set is read, resized or drawn once.
 
 One entry is one uncompressed `.npz` file, named by a hash of everything that the arrays depend on. It lies in
-`$META_RULES_CACHE`, or in `~/.cache/meta_rules`. Each array carries the CRC-32 of its bytes (the zip format's), which is
-checked on every read. Nothing in it is ever unpickled. Removing the folder is always safe.
+`$META_RULES_CACHE`, or in `~/.cache/meta_rules`. Each array carries the CRC-32 of its bytes (the zip
+format's), which is checked on every read. Nothing in it is ever unpickled. Removing the folder is always
+safe.
 """
 
 import hashlib
@@ -11,7 +12,6 @@ import os
 import pathlib
 import tempfile
 import zipfile
-import zlib
 
 import numpy as np
 from absl import logging
@@ -35,8 +35,8 @@ def path_of(key):
 def fetch(key, build):
     """The arrays of an entry: read from disk if they are there and whole, else built and kept.
 
-    A truncated or corrupted file is said in the log and built again. A folder that cannot be written is said too, and the
-    arrays are returned without being kept.
+    A truncated or corrupted file is said in the log and built again. A folder that cannot be written is said
+    too, and the arrays are returned without being kept.
 
     Args:
       key: see `path_of`.
@@ -49,13 +49,16 @@ def fetch(key, build):
     if path.exists():
         try:
             return _read(path)
-        except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        # Damaged zip files make the reader raise nearly anything; whatever it is, the entry is no good.
+        except Exception as error:
             logging.warning("Cache file %s is damaged (%s); building it again.", path, error)
     arrays = build()
     try:
         _write(path, arrays)
     except OSError as error:
-        logging.warning("Cannot keep %s in the cache (%s); set META_RULES_CACHE to a folder with room.", path, error)
+        logging.warning(
+            "Cannot keep %s in the cache (%s); set META_RULES_CACHE to a folder with room.", path, error
+        )
     return arrays
 
 
@@ -79,9 +82,10 @@ def _write(path, arrays):
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=".npz")
     try:
         with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            archive.writestr("names.json", json.dumps(sorted(arrays)))
+            # Entries without a time of day: the same arrays make the same file.
+            archive.writestr(zipfile.ZipInfo("names.json"), json.dumps(sorted(arrays)))
             for name in sorted(arrays):
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, np.ascontiguousarray(arrays[name]), allow_pickle=False)
         os.replace(temporary, path)
     except BaseException:

@@ -86,9 +86,13 @@ class TaskFamily:
         self.permute, self.separate_query = permute, separate_query
         self.horizon, self.windows, self.weight = tuple(horizon), tuple(windows), weight
         if len(self.horizon) != 2 or not 1 <= self.horizon[0] <= self.horizon[1]:
-            raise UserError(f"TaskFamily.horizon must be two numbers 1 <= shortest <= longest, got {horizon}.")
+            raise UserError(
+                f"TaskFamily.horizon must be two numbers 1 <= shortest <= longest, got {horizon}."
+            )
         if not self.windows or min(self.windows) < 1 or weight <= 0:
-            raise UserError(f"TaskFamily needs windows of at least 1 and a positive weight, got {windows}, {weight}.")
+            raise UserError(
+                f"TaskFamily needs windows of at least 1 and a positive weight, got {windows}, {weight}."
+            )
         self.origins = []
         self._load(colour)
         self.layer_sizes = (self.inputs, *self.hidden)
@@ -162,7 +166,9 @@ class TaskFamily:
         if self.separate_query:
             half = count // 2
             support = first[..., None] + _distinct(stateless.fold(keys, "support"), self.support, half)
-            query = (first + half)[..., None] + _distinct(stateless.fold(keys, "query"), self.query, count - half)
+            query = (first + half)[..., None] + _distinct(
+                stateless.fold(keys, "query"), self.query, count - half
+            )
         else:
             both = first[..., None] + _distinct(keys, self.support + self.query, count)
             support, query = both[..., : self.support], both[..., self.support :]
@@ -188,14 +194,13 @@ class TaskFamily:
 def _distinct(keys, number, count):
     """`number` different integers below `count`, in random order: keys `[..., 2]`, count `[...]` -> `[..., number]`.
 
-    One from each of `number` equal stretches of the range, in shuffled order: every integer is equally likely to be in any place,
-    and no sort over the whole range is needed.
+    One from each of `number` stretches that divide the range, all moved on by one random offset (around the end), in shuffled
+    order: every integer is equally likely to be in any place, and no sort over the whole range is needed.
     """
-    width = tf.cast(count, tf.float32)[..., None] / number
-    place = tf.cast(tf.range(number), tf.float32) + stateless.uniform(stateless.fold(keys, "place"), number)
-    # The clip keeps rounding from carrying a draw into the next stretch; no stretch is empty while number <= count.
-    low = tf.cast(tf.math.ceil(tf.cast(tf.range(number), tf.float32) * width), tf.int32)
-    high = tf.cast(tf.math.ceil(tf.cast(tf.range(1, number + 1), tf.float32) * width), tf.int32) - 1
-    drawn = tf.clip_by_value(tf.cast(place * width, tf.int32), low, tf.maximum(high, low))
+    bounds = (tf.range(number + 1) * count[..., None]) // number
+    low, high = bounds[..., :-1], bounds[..., 1:]
+    drawn = low + stateless.integers(stateless.fold(keys, "place"), number, high - low)
+    offset = stateless.integers(stateless.fold(keys, "offset"), 1, count[..., None])
+    drawn = (drawn + offset) % count[..., None]
     order = stateless.permutation(stateless.fold(keys, "order"), number)
     return tf.gather(drawn, order, batch_dims=len(order.shape) - 1)

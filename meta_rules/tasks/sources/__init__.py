@@ -6,14 +6,16 @@ from meta_rules.tasks.sources import (  # noqa: F401  (imported for their regist
     mnist_sample,
     procedural,
     sklearn_digits,
+    text,
     tfds_images,
 )
 from meta_rules.tasks.sources.base import (  # noqa: F401
-    SPLITS,
     SourceInfo,
-    check_few_shot,
     describe,
     load,
     names,
+    options,
     path_usages,
 )
+from meta_rules.tasks.sources.checks import check_few_shot  # noqa: F401
+from meta_rules.tasks.sources.splits import SPLITS  # noqa: F401

@@ -1,12 +1,15 @@
 """What every data source is, the registry of sources, and `load`.
 
-A source is named in gin and on command lines as `kind`, `kind:path`, or either with options: `glyphs?examples=500&fonts=all`.
-A name whose kind nobody has registered is taken for a TensorFlow Datasets name (`mnist`, `imagenet_resized/16x16`).
+A source is named in gin and on command lines as `kind`, `kind:path`, or either with options:
+`glyphs?examples=500&fonts=all`. A name whose kind nobody has registered is taken for a TensorFlow Datasets
+name (`mnist`, `imagenet_resized/16x16`).
 
-To add a source: a file in this folder with one subclass of `Source`, decorated with `@register("kind")`, imported in
-`__init__.py`. Heavy libraries are imported inside of methods: importing this package starts nothing.
+To add a source: a file in this folder with one subclass of `Source`, decorated with `@register("kind")`,
+imported in `__init__.py`. Heavy libraries are imported inside of methods: importing this package starts
+nothing.
 """
 
+import os
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
@@ -16,8 +19,8 @@ from meta_rules.errors import UserError
 from meta_rules.tasks import cache as disk_cache
 from meta_rules.tasks.dataset import Dataset
 from meta_rules.tasks.sources import pictures as picture_tools
+from meta_rules.tasks.sources.splits import SPLITS, Part, cut
 
-SPLITS = ("train", "validation", "test")
 REGISTRY = {}
 #: Takes the names that no registered kind takes; `tfds_images` puts itself here.
 FALLBACK = []
@@ -61,21 +64,6 @@ class Content(NamedTuple):
     class_names: tuple
 
 
-class Part(NamedTuple):
-    """Where a split comes from: a stored part of the source, of which the ends of each class may be held out.
-
-    Attributes:
-      stored: the name of the stored part, for `Source.read`.
-      split: which of the three this is.
-      validation, test: shares of each class that are kept apart for these splits, from its end; 0 keeps none.
-    """
-
-    stored: str
-    split: str
-    validation: float = 0.0
-    test: float = 0.0
-
-
 def whole(minimum, maximum=None):
     """Option reader: a whole number not below `minimum` nor above `maximum`."""
     return _numeric(int, minimum, maximum)
@@ -110,8 +98,8 @@ def choice(*values):
 class Source:
     """Base class of all data sources.
 
-    Subclasses set the class attributes and give `info`, `read`, and where they differ from the default `parts` and
-    `version`.
+    Subclasses set the class attributes and give `info`, `read`, and where they differ from the default
+    `parts` and `version`.
 
     Args:
       name: the whole name, as the user wrote it.
@@ -128,13 +116,15 @@ class Source:
     takes_path = False
     #: Whether the content depends on the seed.
     seeded = False
+    #: Whether `size` and `colour` change what is read.
+    pictures = True
     #: Whether a prepared array is worth keeping on disk.
     cached = True
     options = {}
 
     def __init__(self, name, path="", options=None):
         self.name = name
-        self.path = path
+        self.path = os.path.expanduser(path)
         self.option = {key: option.default for key, option in self.options.items()} | dict(options or {})
         if self.takes_path and not path:
             raise UserError(f"{name!r} names no file; write {self.usage}.")
@@ -149,6 +139,14 @@ class Source:
         """
         raise NotImplementedError
 
+    def resolved(self):
+        """The source that is read under this name now: itself, or what stands in for it, which is logged.
+
+        Raises:
+          UserError: its data cannot be had.
+        """
+        return self
+
     def parts(self):
         """Dict of split -> `Part`; by default every split is stored as such."""
         return {split: Part(split, split) for split in SPLITS}
@@ -162,7 +160,7 @@ class Source:
         raise NotImplementedError
 
     def version(self):
-        """Whatever changes when the content does (a library's version, a file's size and time), JSON-ready."""
+        """What changes when the content does (a library's version, a file's size and time), JSON-ready."""
         return 1
 
 
@@ -192,7 +190,7 @@ def find(name):
     if cls is None:
         cls, path = FALLBACK[0], stem
     if not kind:
-        raise UserError("A data set needs a name; `python tools/show_sources.py` lists them.")
+        raise UserError(f"A data set needs a name; known: {known_names()}.")
     return cls(name, path, _read_options(cls, name, query))
 
 
@@ -214,7 +212,7 @@ def _read_options(cls, name, query):
 
 
 def names():
-    """Names that `load` takes without a path, sorted; any other image set of TensorFlow Datasets can be named too."""
+    """Names that `load` takes without a path, sorted. Other image sets of TensorFlow Datasets work too."""
     known = {kind for kind, cls in REGISTRY.items() if not cls.takes_path}
     return sorted(known | {name for cls in FALLBACK for name in cls.examples})
 
@@ -222,6 +220,11 @@ def names():
 def path_usages():
     """How to write the sources that take a path, sorted: `npz:/path/to/file.npz`, ..."""
     return sorted(cls.usage for cls in REGISTRY.values() if cls.takes_path)
+
+
+def known_names():
+    """All that may be written, as one line for messages."""
+    return ", ".join([*names(), *path_usages()]) + ", or an image classification set of TensorFlow Datasets"
 
 
 def describe(name):
@@ -233,13 +236,19 @@ def describe(name):
     return find(name).info()
 
 
+def options(name):
+    """The options that a named source takes: dict of name -> `Option`."""
+    return dict(find(name).options)
+
+
 def load(name, split, size=None, colour=False, cache=True, seed=0):
     """One split of a data set, ready to be put on a device. The splits of one source share no example.
 
     Args:
       name: a source's name, with path and options.
       split: "train", "validation" or "test".
-      size: height and width to resize pictures to; None keeps their own. Sources that are drawn draw at that size.
+      size: height and width to resize pictures to; None keeps their own. Sources that are drawn draw at that
+        size.
       colour: three channels instead of one.
       cache: whether to keep and reuse prepared arrays on disk (see `meta_rules.tasks.cache`).
       seed: of sources that are drawn; the others do not look at it.
@@ -254,7 +263,7 @@ def load(name, split, size=None, colour=False, cache=True, seed=0):
         raise UserError(f"Unknown split {split!r}; known: {', '.join(SPLITS)}.")
     if size is not None and size < 1:
         raise UserError(f"Pictures cannot be resized to {size}; the size must be positive.")
-    source = find(name)
+    source = find(name).resolved()
     part = source.parts()[split]
     if cache and source.cached:
         content = _from_cache(source, part.stored, size, colour, seed)
@@ -262,7 +271,9 @@ def load(name, split, size=None, colour=False, cache=True, seed=0):
         content = _checked(source, source.read(part.stored, size, colour, seed))
     kept = cut(content.labels, part)
     if not len(kept):
-        raise UserError(f"{name!r} has no examples for {split}; it needs at least three a class to be divided.")
+        raise UserError(
+            f"{name!r} has no examples for {split}; it needs at least three a class to be divided."
+        )
     examples, labels = content.examples, content.labels
     if len(kept) < len(labels):
         examples, labels = examples[kept], labels[kept]
@@ -273,7 +284,7 @@ def _from_cache(source, stored, size, colour, seed):
     key = {
         "source": [source.kind, source.path, sorted(source.option.items())],
         "version": source.version(),
-        "part": [stored, size, bool(colour), seed if source.seeded else None],
+        "part": [stored, *((size, bool(colour)) if source.pictures else ()), seed if source.seeded else None],
     }
 
     def build():
@@ -293,95 +304,6 @@ def _checked(source, content):
     if not vectors and not (examples.dtype == np.uint8 and examples.ndim == 4):
         raise AssertionError(f"{source.name} gave {examples.dtype} {examples.shape}.")
     return Content(examples, np.asarray(labels, np.int32), tuple(class_names))
-
-
-def cut(labels, part):
-    """Indices of the examples of a part, ascending: of every class its first, its next-to-last or its last share.
-
-    The ends of classes are held out, not random examples, because neighbours in a file are often alike (one writer, one
-    film); a class keeps its proportion in all splits.
-    """
-    if not part.validation and not part.test:
-        return np.arange(len(labels))
-    order = np.argsort(labels, kind="stable")
-    counts = np.bincount(labels)
-    kept = []
-    for start, count in zip(np.cumsum(counts) - counts, counts, strict=True):
-        held = {}
-        for split, share in (("validation", part.validation), ("test", part.test)):
-            held[split] = max(1, round(count * share)) if share and count > 2 else 0
-        first_test = count - held["test"]
-        first_validation = first_test - held["validation"]
-        ends = {
-            "train": (0, first_validation),
-            "validation": (first_validation, first_test),
-            "test": (first_test, count),
-        }
-        low, high = ends[part.split]
-        kept.append(order[start + low : start + high])
-    return np.sort(np.concatenate(kept)) if kept else np.arange(0)
-
-
-def integer_labels(labels, name):
-    """Labels `[examples]` of any integers as indices, and the class names: `(int32 [examples], names)`.
-
-    Raises:
-      UserError: not one-dimensional, or not integers.
-    """
-    labels = np.asarray(labels)
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1:
-        raise UserError(f"{name!r}: labels must be one whole number an example, these have shape {labels.shape}.")
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise UserError(f"{name!r}: labels must be integers, these are {labels.dtype}; number the classes 0, 1, ...")
-    values, indices = np.unique(labels, return_inverse=True)
-    return indices.astype(np.int32), tuple(str(value) for value in values)
-
-
-def check_columns(vectors, name, constant=True):
-    """Refuses vectors `[examples, features]` that no network can use; constant columns only if `constant`.
-
-    Raises:
-      UserError: NaN or infinite values, or columns that never change; the line names the columns.
-    """
-    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=0))
-    if len(bad):
-        raise UserError(f"{name!r}: NaN or infinite values in {_columns(bad)}; drop or fill these columns.")
-    if constant and len(vectors):
-        same = np.flatnonzero(vectors.max(axis=0) == vectors.min(axis=0))
-        if len(same):
-            raise UserError(f"{name!r}: the same value in every example of {_columns(same)}; drop these columns.")
-
-
-def _columns(indices):
-    shown = ", ".join(str(index) for index in indices[:10])
-    more = f" and {len(indices) - 10} more" if len(indices) > 10 else ""
-    return f"column{'s' if len(indices) > 1 else ''} {shown}{more}"
-
-
-def check_few_shot(dataset, ways, examples):
-    """Refuses a data set that few-shot tasks cannot be drawn from.
-
-    Args:
-      dataset: `Dataset`.
-      ways: classes a task.
-      examples: examples a class, support and query together.
-
-    Raises:
-      UserError: fewer classes than `ways`, or too few that have `examples` examples.
-    """
-    counts = np.bincount(dataset.labels, minlength=len(dataset.class_names))
-    present = int((counts > 0).sum())
-    if present < ways:
-        raise UserError(f"{dataset.name!r} has {present} classes, fewer than the {ways} ways asked for; lower the ways.")
-    enough = int((counts >= examples).sum())
-    if enough < ways:
-        small = int(np.argmin(np.where(counts > 0, counts, np.iinfo(np.int64).max)))
-        raise UserError(
-            f"{dataset.name!r}: only {enough} classes have the {examples} examples a class that support and query need "
-            f"(class {dataset.class_names[small]!r} has {counts[small]}); lower the shots or the ways ({ways})."
-        )
 
 
 def picture_content(pictures, labels, class_names, size, colour):

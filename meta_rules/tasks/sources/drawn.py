@@ -1,12 +1,17 @@
 """What sources that are drawn from random numbers share: sizes, options and the streams of random numbers."""
 
+import importlib
+import pathlib
 import zlib
 
 import numpy as np
+import PIL
 
 from meta_rules.tasks.sources.base import Option, Source, whole
 
-EXAMPLES = Option(400, whole(4), "examples a class for training; validation and test get a quarter of it each")
+EXAMPLES = Option(
+    400, whole(4), "examples a class for training; validation and test get a quarter of it each"
+)
 
 
 def generator(seed, *purpose):
@@ -16,9 +21,14 @@ def generator(seed, *purpose):
 
 
 class Drawn(Source):
-    """Base class of sources that need no files. Every split has its own random numbers; the classes are the same in all."""
+    """Base class of sources that need no files. All splits have the same classes, each its own draws."""
 
     seeded = True
+
+    def version(self):
+        """Anything that draws differently: the file of the class, and the libraries that draw."""
+        code = pathlib.Path(importlib.import_module(type(self).__module__).__file__).read_bytes()
+        return [zlib.crc32(code), np.__version__, PIL.__version__]
 
     def per_class(self, split):
         """Examples a class in a split."""

@@ -35,9 +35,12 @@ class Glyphs(Drawn):
         "examples": EXAMPLES,
         "characters": Option(LETTERS, _characters, "the classes; letters without digits unless asked for"),
         "fonts": Option("bundled", choice("bundled", "all"), "bundled: matplotlib's; all: the system's too"),
-        "noise": Option(0.08, number(0.0, 1.0), "greatest deviation of the pixel noise, of the range from black to white"),
-        "rotation": Option(20.0, number(0.0, 180.0), "greatest rotation, degrees"),
-        "inverted": Option(0.2, number(0.0, 1.0), "share of pictures with dark ink on light paper"),
+        "noise": Option(
+            0.08, number(0.0, 1.0), "greatest deviation of the pixel noise, of the range from black to white"
+        ),
+        "shift": Option(0.08, number(0.0, 0.5), "greatest shift from the centre, of the side"),
+        "rotation": Option(15.0, number(0.0, 180.0), "greatest rotation, degrees"),
+        "inverted": Option(0.1, number(0.0, 1.0), "share of pictures with dark ink on light paper"),
     }
 
     def info(self):
@@ -47,8 +50,10 @@ class Glyphs(Drawn):
         return SourceInfo(self.name, (28, 28, 1), classes, self.sizes(classes), origin)
 
     def version(self):
-        """The fonts themselves: names and sizes."""
-        return [[path.name, path.stat().st_size] for path in font_files(self.option["fonts"] == "all")]
+        """Also the fonts: names and sizes."""
+        return super().version() + [
+            [path.name, path.stat().st_size] for path in font_files(self.option["fonts"] == "all")
+        ]
 
     def read(self, stored, size, colour, seed):
         """See `Source`."""
@@ -64,7 +69,9 @@ class Glyphs(Drawn):
             of_class = masters[label]
             master = of_class[int(chosen[i] * len(of_class))]
             # Drawn at twice the size and halved: affine transforms alone do not smooth.
-            wide = master.transform((2 * side, 2 * side), Image.Transform.AFFINE, inverse[i], Image.Resampling.BILINEAR)
+            wide = master.transform(
+                (2 * side, 2 * side), Image.Transform.AFFINE, inverse[i], Image.Resampling.BILINEAR
+            )
             shapes[i] = wide.reduce(2)
         return Content(self._inked(shapes, colour, draws), labels, tuple(characters))
 
@@ -76,7 +83,8 @@ class Glyphs(Drawn):
         # Master pixels an output pixel: the em is 0.7 to 1.1 sides.
         scale = _EM / (2 * side * draws.uniform(0.7, 1.1, size=count))
         stretch = np.exp(draws.uniform(-0.15, 0.15, size=count))
-        across, down = draws.uniform(-0.12, 0.12, size=(2, count)) * 2 * side
+        shift = self.option["shift"] * 2 * side
+        across, down = draws.uniform(-shift, shift, size=(2, count))
         a, b = scale * stretch * np.cos(angle), scale * stretch * (np.sin(angle) + slant)
         d, e = -scale / stretch * np.sin(angle), scale / stretch * np.cos(angle)
         # The master's centre lands in the picture's centre, moved by (across, down).
@@ -84,7 +92,7 @@ class Glyphs(Drawn):
         return np.stack([a, b, _CANVAS / 2 - a * x - b * y, d, e, _CANVAS / 2 - d * x - e * y], axis=1)
 
     def _inked(self, shapes, colour, draws):
-        """Shapes `[examples, side, side]` to pictures `[examples, side, side, channels]`: ink, paper, noise."""
+        """Shapes `[examples, side, side]` to `[examples, side, side, channels]`: ink, paper, noise."""
         depth = 3 if colour else 1
         pictures = np.empty(shapes.shape + (depth,), np.uint8)
         for start in range(0, len(shapes), 2048):
@@ -116,7 +124,9 @@ class Glyphs(Drawn):
                     masters[index].append(_master(font, character))
         missing = "".join(c for c, drawn in zip(characters, masters, strict=True) if not drawn)
         if missing:
-            raise UserError(f"{self.name!r}: no font of the split {split} has {missing!r}; leave these characters out.")
+            raise UserError(
+                f"{self.name!r}: no font of the split {split} has {missing!r}; leave these characters out."
+            )
         return masters
 
 
@@ -135,7 +145,7 @@ def _codes(path):
 
 
 def font_files(system=False):
-    """Font files with ordinary letters, sorted by name: those that matplotlib carries, and the system's if asked for.
+    """Font files with ordinary letters, sorted by name: matplotlib's own, and the system's if asked for.
 
     Returns:
       A list of `pathlib.Path`; of several files with one name only the first.
@@ -146,7 +156,9 @@ def font_files(system=False):
     if system:
         from matplotlib import font_manager
 
-        paths += sorted(map(pathlib.Path, font_manager.findSystemFonts()), key=lambda path: (path.name, str(path)))
+        paths += sorted(
+            map(pathlib.Path, font_manager.findSystemFonts()), key=lambda path: (path.name, str(path))
+        )
     found = {}
     for path in paths:
         if path.name not in found and not any(word in path.name.lower() for word in _SYMBOLS):
@@ -163,6 +175,6 @@ def _has_letters(path):
 
 
 def split_fonts(fonts, split):
-    """The fonts of a split: of every seven in the order of their names, five for training, one each for the others."""
+    """The fonts of a split: of every seven by name, five for training and one each for the others."""
     held = {2: "validation", 5: "test"}
     return [font for index, font in enumerate(fonts) if held.get(index % 7, "train") == split]

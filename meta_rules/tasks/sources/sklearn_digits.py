@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from meta_rules.tasks.sources.base import Part, Source, SourceInfo, picture_content, register
+from meta_rules.tasks.sources.base import Source, SourceInfo, picture_content, register
+from meta_rules.tasks.sources.splits import SPLITS, Part
 
 ORIGIN = "1,797 handwritten digits of 8x8 pixels (Alpaydin and Kaynak, UCI), as carried by scikit-learn"
 
@@ -15,11 +16,11 @@ class Digits(Source):
 
     def info(self):
         """See `Source`."""
-        return SourceInfo(self.name, (8, 8, 1), 10, {"train": 1165, "validation": 180, "test": 452}, ORIGIN)
+        return SourceInfo(self.name, (8, 8, 1), 10, {"train": 1168, "validation": 179, "test": 450}, ORIGIN)
 
     def parts(self):
         """See `Source`."""
-        return {split: Part("all", split, validation=0.1, test=0.25) for split in ("train", "validation", "test")}
+        return {split: Part("all", split, validation=0.1, test=0.25) for split in SPLITS}
 
     def read(self, stored, size, colour, seed):
         """See `Source`."""

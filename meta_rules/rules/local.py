@@ -1,0 +1,48 @@
+"""What units can tell from their own activity and from their layer's: mathematics that several rules share.
+
+Unless it says otherwise, a function works on `[..., batch, units]` with any leading axes. Products over the
+batch are means, so that a change does not grow with the batch.
+"""
+
+import tensorflow as tf
+
+
+def centred(values):
+    """Each unit's activity less its mean over the batch."""
+    return values - tf.reduce_mean(values, axis=-2, keepdims=True)
+
+
+def batch_norm(values, axis=-2, epsilon=1e-3):
+    """Each unit to mean 0 and variance 1 over the batch axis."""
+    mean = tf.reduce_mean(values, axis=axis, keepdims=True)
+    variance = tf.reduce_mean(tf.square(values - mean), axis=axis, keepdims=True)
+    return (values - mean) * tf.math.rsqrt(variance + epsilon)
+
+
+def channel_norm(values, epsilon=1e-3):
+    """Each channel of `[tasks, channels, batch, units]` to mean 0 and variance 1 over batch and units."""
+    mean = tf.reduce_mean(values, axis=[2, 3], keepdims=True)
+    variance = tf.reduce_mean(tf.square(values - mean), axis=[2, 3], keepdims=True)
+    return (values - mean) * tf.math.rsqrt(variance + epsilon)
+
+
+def winners(current):
+    """1 where a unit is the largest of its layer for that example, 0 elsewhere; the last axis is units."""
+    top = tf.reduce_max(current, axis=-1, keepdims=True)
+    return tf.cast(current >= top, current.dtype)
+
+
+def competition(current):
+    """How strongly a unit wins within its layer, for every example: a softmax over units, 1 on average."""
+    return tf.nn.softmax(2.0 * current, axis=-1) * tf.cast(tf.shape(current)[-1], current.dtype)
+
+
+def mean_product(senders, receivers):
+    """Batch mean of the outer product: `[.., batch, in]`, `[.., batch, out]` -> `[.., in, out]`."""
+    examples = tf.cast(tf.shape(senders)[-2], senders.dtype)
+    return tf.matmul(senders, receivers, transpose_a=True) / examples
+
+
+def mean_square(values):
+    """Mean over the batch of the square of each unit's activity, `[..., 1, units]`."""
+    return tf.reduce_mean(tf.square(values), axis=-2, keepdims=True)

@@ -1,0 +1,22 @@
+"""Settings of the whole suite: quiet TensorFlow, and a cache folder that is not the user's."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_cache(tmp_path_factory):
+    """Sources cache in a folder of this test session."""
+    os.environ["META_RULES_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The developers' reference folder; tests that need it are skipped where it is absent."""
+    path = os.path.join(os.path.dirname(__file__), "..", "..", "shared")
+    if not os.path.isdir(path):
+        pytest.skip("needs the developers' reference folder")
+    return path

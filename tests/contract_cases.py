@@ -1,0 +1,112 @@
+"""Every registered rule at a size that compiles in a moment, and the compiled functions that the contract tests share.
+
+A new rule needs a line in `SMALL`; a test says so when it is missing.
+"""
+
+import functools
+import inspect
+
+import numpy as np
+import tensorflow as tf
+
+from meta_rules import rules, stateless
+from meta_rules.inner_loop import unroll
+from meta_rules.rules.base import per_task
+
+#: Arguments that make a rule small, by name.
+SMALL = {
+    "bcm": {},
+    "competitive": {},
+    "default": {"hidden": 4, "error_channels": 2, "factors": 2},
+    "foldiak": {},
+    "genome": {},
+    "metz2019": {
+        "output_size": 4,
+        "top_channels": 3,
+        "top_unit_layers": 1,
+        "top_batch_layers": 1,
+        "channels": 3,
+        "blocks": 1,
+        "error_channels": 2,
+        "readout_channels": 2,
+    },
+    "oja": {},
+    "sanger": {},
+}
+SIZES, TASKS, BATCH, STEPS = (6, 5, 4), 4, 7, 3
+RULES = sorted(rules.REGISTRY)
+
+
+def has_error_signal(name):
+    """Whether a rule takes a feedback scheme."""
+    return "feedback" in inspect.signature(rules.REGISTRY[name].__init__).parameters
+
+
+@functools.cache
+def make(name, dtype="float64", **config):
+    """A small rule of the registered name whose meta-parameters are not at their initial values."""
+    rule = rules.make(name, dtype=dtype, **SMALL.get(name, {}), **config)
+    random = np.random.default_rng(7)
+    rule.assign({key: value + 0.1 * random.normal(size=value.shape) for key, value in rule.theta().items()})
+    return rule
+
+
+@functools.cache
+def network(name, **config):
+    """The rule's base network, 6-5-4."""
+    return make(name, **config).network(SIZES)
+
+
+def keys(tasks=TASKS):
+    """One key a task."""
+    return stateless.split(stateless.key(5), tasks)
+
+
+def initial(rule):
+    """Fresh networks."""
+    return rule.initial_state(SIZES, keys())
+
+
+def batches(steps=STEPS, seed=1, dtype="float64"):
+    """Random data `[steps, tasks, batch, in]` in which inputs hang together."""
+    random = np.random.default_rng(seed)
+    shape = (steps, TASKS, BATCH, SIZES[0])
+    mixed = random.normal(size=shape) @ random.normal(size=(TASKS, SIZES[0], SIZES[0])) / 2.0 + 0.3
+    return tf.constant(mixed, dtype)
+
+
+def learn(rule, net, theta, state, data):
+    """The state after one application for every batch in `data [steps, tasks, batch, in]`."""
+
+    def step(copies, state, index):
+        return rule.update(copies, net, state, data[index], keys(data.shape[1])), ()
+
+    return unroll(step, per_task(theta, data.shape[1]), state, data.shape[0], differentiable=False)[0]
+
+
+def gradient(rule, net, theta, state, data):
+    """Loss and gradient through an unroll: a random projection of all that an application changes."""
+
+    def step(copies, state, index):
+        return rule.update(copies, net, state, data[index], keys(data.shape[1])), ()
+
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(theta)
+        after, _ = unroll(step, per_task(theta, data.shape[1]), state, data.shape[0])
+        loss = 0.0
+        for i, leaf in enumerate(tf.nest.flatten(after)):
+            weights = np.random.default_rng(i).normal(size=leaf.shape[1:])
+            loss += tf.reduce_sum(leaf * tf.constant(weights, leaf.dtype))
+    return loss, tape.gradient(loss, theta)
+
+
+@functools.cache
+def compiled(function, name, dtype="float64", jit_compile=True, **config):
+    """`function(rule, network, theta, state, data)` for the small rule of that name, compiled, of the last three."""
+    rule = make(name, dtype, **config)
+    net = rule.network(SIZES)
+    return tf.function(
+        lambda theta, state, data: function(rule, net, theta, state, data),
+        jit_compile=jit_compile,
+        autograph=False,
+    )

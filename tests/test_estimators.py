@@ -1,0 +1,329 @@
+"""Meta-gradient estimators against closed forms, and what all of them owe: purity, resumption, indifference to the split."""
+
+import inspect
+
+import cma
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_problems import LinearQuadratic, SmallRule, derivative, small_family
+
+from meta_rules import estimators, stateless
+from meta_rules.checkpoints import RunCheckpoints
+from meta_rules.errors import UserError
+from meta_rules.estimators import (
+    CMAES,
+    NRES,
+    PES,
+    REGISTRY,
+    AntitheticES,
+    FullBPTT,
+    OpenAIES,
+    TruncatedBPTT,
+    perturbations,
+)
+from meta_rules.estimators.black_box import ranks
+from meta_rules.meta_trainer import MetaTrainer
+
+THETA = {"shift": tf.constant(0.3, tf.float64)}
+EXACT = {"before": 24.0802, "after": 32.0190}
+PAIRS = (AntitheticES, NRES, PES)
+ON_DEVICE = [name for name, cls in sorted(REGISTRY.items()) if not cls.host_update]
+
+
+def summed(estimator, problem, windows, tasks=2):
+    """Mean over tasks of the sums of window times gradient: what the derivative of the sum of losses is estimated by."""
+    pool, total = estimator.initial(problem, THETA, problem.slots(tasks)), 0.0
+    for window in windows:
+        estimate = estimator.estimate(problem, THETA, pool, window)
+        pool = estimate.pool
+        total += window * float(estimate.gradient["shift"] / estimate.weight)
+    return total
+
+
+def particles(estimator, problem, window, steps, tasks, compiled=True):
+    """Totals over `steps` meta-steps of window times gradient, one a particle."""
+
+    def meta_step(pool):
+        return estimator.contributions(problem, THETA, pool, window)
+
+    if compiled:
+        meta_step = tf.function(meta_step, jit_compile=True, autograph=False)
+    pool, total = estimator.initial(problem, THETA, problem.slots(tasks)), 0.0
+    for _ in range(steps):
+        gradient, pool, _ = meta_step(pool)
+        total = total + window * gradient["shift"].numpy()
+    return total
+
+
+def test_every_estimator_is_registered():
+    public = {
+        value
+        for name in estimators.__all__
+        if inspect.isclass(value := getattr(estimators, name)) and issubclass(value, estimators.Estimator)
+    }
+    bases = {estimators.Estimator, estimators.BlackBox}
+    assert public - bases == set(REGISTRY.values())
+    assert {cls.estimator_name for cls in public - bases} == set(REGISTRY)
+
+
+@pytest.mark.parametrize(
+    "read, windows, exact",
+    [
+        ("before", (4, 3), 11.0052),
+        ("before", (2, 2, 2, 1), 3.7805),
+        ("after", (4, 3), 19.7507),
+        ("after", (2, 2, 2, 1), 12.9069),
+    ],
+)
+def test_truncated_bptt_is_exact_for_its_windows(read, windows, exact):
+    found = summed(TruncatedBPTT("sum", read), LinearQuadratic(), windows)
+    assert found == pytest.approx(exact, abs=5e-5)
+    assert found == pytest.approx(derivative(window=windows[0], read=read), rel=1e-12)
+
+
+@pytest.mark.parametrize("read", EXACT)
+def test_full_bptt_is_exact(read):
+    assert summed(FullBPTT("sum", read), LinearQuadratic(), [7]) == pytest.approx(EXACT[read], abs=5e-5)
+
+
+def test_full_lives_stop_at_their_own_horizons():
+    lengths = (3, 7, 5)
+    problem = LinearQuadratic(lengths=lengths)
+    found = summed(FullBPTT("sum"), problem, [7], tasks=3) / 7
+    assert found == pytest.approx(
+        np.mean([derivative(length=n, read="after") / n for n in lengths]), rel=1e-12
+    )
+    estimator = FullBPTT("end")
+    estimate = estimator.estimate(problem, THETA, estimator.initial(problem, THETA, problem.slots(3)), 7)
+    # s_n = 0.9^n (s_0 - 10 theta) + 10 theta; d s_n / d theta = 10 (1 - 0.9^n).
+    last = np.array([0.9**n * (2.0 - 3.0) + 3.0 for n in lengths])
+    slopes = 10.0 * (1.0 - 0.9 ** np.array(lengths))
+    assert float(estimate.gradient["shift"]) == pytest.approx(np.sum((last - 1.0) * slopes), rel=1e-12)
+    np.testing.assert_allclose(estimate.metrics["loss"], 0.5 * (last - 1.0) ** 2, rtol=1e-12)
+    np.testing.assert_array_equal(estimate.metrics["age"], lengths)
+
+
+@pytest.mark.parametrize("read", EXACT)
+@pytest.mark.parametrize("window, tasks", [(3, 300_000), (4, 220_000), (8, 150_000)])
+@pytest.mark.parametrize("cls", [PES, NRES])
+def test_persistent_estimators_are_unbiased(cls, window, tasks, read):
+    # 7 windows are a whole number of lives, of which 2 may end inside one window of 8.
+    totals = particles(cls(sigma=0.3, loss="sum", read=read), LinearQuadratic(), window, 7, tasks) / window
+    error = totals.std(ddof=1) / tasks**0.5
+    assert error < 0.05
+    assert abs(totals.mean() - EXACT[read]) < 4 * error
+
+
+@pytest.mark.parametrize("read", EXACT)
+def test_antithetic_es_is_unbiased(read):
+    totals = particles(AntitheticES(sigma=0.3, loss="sum", read=read), LinearQuadratic(), 7, 1, 1_000_000)
+    error = totals.std(ddof=1) / 1e3
+    assert error < 0.05
+    assert abs(totals.mean() - EXACT[read]) < 4 * error
+
+
+def test_pes_credits_each_loss_to_the_perturbations_of_its_own_life():
+    """Two lives of 3 steps through windows of 2, replayed step by step with the same perturbations."""
+    problem, sigma, tasks = LinearQuadratic(lengths=(3,)), 0.1, 4
+    estimator = PES(sigma=sigma, loss="sum")
+    slots = problem.slots(tasks)
+    pool, found = estimator.initial(problem, THETA, slots), []
+    for _ in range(3):
+        gradient, pool, _ = estimator.contributions(problem, THETA, pool, 2)
+        found.append(gradient["shift"].numpy())
+    drawn = [
+        perturbations.draw(stateless.fold(slots, "perturbation", tf.fill([tasks], n)), THETA)["shift"].numpy()
+        for n in range(3)
+    ]
+    for task in range(tasks):
+        state, persistent, age, expected = {1: 2.0, -1: 2.0}, 0.0, 0, []
+        for window in range(3):
+            noise, total = drawn[window][task], 0.0
+            persistent += noise
+            for _ in range(2):
+                if age == 3:
+                    state, persistent, age = {1: 2.0, -1: 2.0}, noise, 0
+                state = {sign: 0.9 * s + 0.3 + sign * sigma * noise for sign, s in state.items()}
+                age += 1
+                difference = 0.5 * (state[1] - 1.0) ** 2 - 0.5 * (state[-1] - 1.0) ** 2
+                total += difference * persistent / (2 * sigma)
+            expected.append(total / 2)
+        np.testing.assert_allclose([part[task] for part in found], expected, rtol=1e-9)
+        assert float(pool.accumulated["shift"][task]) == pytest.approx(persistent, rel=1e-12)
+
+
+@pytest.mark.parametrize("cls", PAIRS)
+def test_arms_share_everything_but_the_perturbation(cls):
+    window = 7 if cls is AntitheticES else 4
+
+    def totals(effect):
+        problem = LinearQuadratic(effect=effect, noise=1.0)
+        return particles(cls(sigma=1.0, loss="sum"), problem, window, 3, 50, compiled=False)
+
+    np.testing.assert_array_equal(totals(0.0), 0.0)
+    # With an effect the same noise makes a difference, so the zeros above are the arms' agreement.
+    assert np.all(totals(1.0) != 0.0)
+
+
+@pytest.mark.parametrize("name", ON_DEVICE)
+def test_a_task_that_is_not_finite_is_left_out_by_itself(name):
+    estimator, whole_lives = REGISTRY[name](loss="sum"), name in ("es", "full_bptt")
+    sound, broken = LinearQuadratic(), LinearQuadratic(broken=(1, int(whole_lives), 2))
+    window, slots = estimator.length(broken, 3), sound.slots(3)
+
+    def first(problem, slots):
+        return estimator.estimate(problem, THETA, estimator.initial(problem, THETA, slots), window)
+
+    found, expected = first(broken, slots), first(sound, tf.gather(slots, [0, 2]))
+    np.testing.assert_array_equal(found.metrics["used"], [1, 0, 1])
+    np.testing.assert_allclose(found.gradient["shift"], expected.gradient["shift"], rtol=1e-12)
+    assert float(found.weight) == (3 if name in ("nres", "pes") else 2)
+    following = estimator.estimate(broken, THETA, found.pool, window)
+    np.testing.assert_array_equal(following.metrics["used"], 1)
+    assert np.isfinite(following.gradient["shift"])
+    before, after = (estimator.trajectory(pool).count for pool in (found.pool, following.pool))
+    # Whole lives all start afresh; in a window only the broken one does.
+    np.testing.assert_array_equal(after - before, [1, 1, 1] if whole_lives else [0, 1, 0])
+
+
+@pytest.mark.parametrize("name", ON_DEVICE)
+def test_a_gradient_does_not_depend_on_how_slots_are_split(name):
+    estimator, problem = REGISTRY[name](loss="sum"), LinearQuadratic(lengths=(5, 7), noise=0.5)
+    window = estimator.length(problem, 4)
+
+    def third(slots):
+        pool = estimator.initial(problem, THETA, slots)
+        for _ in range(3):
+            estimate = estimator.estimate(problem, THETA, pool, window)
+            pool = estimate.pool
+        return float(estimate.gradient["shift"]), float(estimate.weight)
+
+    slots = problem.slots(6)
+    parts = np.add(third(slots[:2]), third(slots[2:]))
+    np.testing.assert_allclose(third(slots), parts, rtol=1e-12)
+
+
+def make(name):
+    return REGISTRY[name](**({"tasks_each": 2} if name == "openai_es" else {}))
+
+
+def trainer(name, dtype="float32", meta_steps=4):
+    return MetaTrainer(SmallRule(dtype=dtype), small_family(), make(name), meta_steps=meta_steps, tasks=4)
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_a_resumed_run_goes_on_exactly(name, tmp_path):
+    whole = trainer(name)
+    whole_metrics = [whole.meta_step()[0]["loss"] for _ in range(4)]
+    first = trainer(name)
+    for _ in range(2):
+        first.meta_step()
+    RunCheckpoints(str(tmp_path), first.variables()).save(2, first.pools)
+    second = trainer(name)
+    second.pools = RunCheckpoints(str(tmp_path), second.variables()).restore(second.pools)
+    assert second.step == 2
+    found = [second.meta_step()[0]["loss"] for _ in range(2)]
+    np.testing.assert_array_equal(found, whole_metrics[2:])
+    for key, value in whole.theta().items():
+        np.testing.assert_array_equal(second.theta()[key], value)
+        assert np.any(value != SmallRule().theta()[key].numpy())
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_double_precision(name):
+    run = trainer(name, dtype="float64")
+    metrics, _ = run.meta_step()
+    assert metrics["loss"].dtype == np.float64 and np.isfinite(metrics["loss"]).all()
+    assert all(value.dtype == np.float64 for value in run.theta().values())
+
+
+def test_task_steps_count_arms_and_whole_lives():
+    assert trainer("truncated_bptt").mean_task_steps() == 4 * 4
+    assert trainer("pes").mean_task_steps() == 4 * 4 * 2
+    assert trainer("es").mean_task_steps() == 4 * 6 * 2
+    assert trainer("cma_es").mean_task_steps() == 4 * 6
+
+
+def test_all_candidates_see_the_same_tasks():
+    run = MetaTrainer(SmallRule(), small_family(), OpenAIES(sigma=1e-30, tasks_each=3), meta_steps=2, tasks=6)
+    for _ in range(2):
+        metrics, _ = run.meta_step()
+        losses = metrics["loss"].reshape(2, 3)
+        np.testing.assert_array_equal(losses[0], losses[1])
+        assert len(set(losses[0])) == 3
+
+
+def quadratic(points):
+    scales = 10.0 ** np.linspace(0, 3, points.shape[-1])
+    return np.sum(scales * np.square(points - 1.0), axis=-1)
+
+
+def test_cma_es_rebuilt_from_arrays_is_pycma():
+    generations, population, size = 60, 8, 6
+    ours, state = CMAES(sigma=0.5), CMAES(sigma=0.5).start(np.zeros(size), seed=3)
+    numbers = iter([np.random.Generator(np.random.Philox(key=[3, n])) for n in range(generations)])
+    options = {"popsize": population, "seed": np.nan, "verbose": -9, "verb_log": 0, "updatecovwait": 0}
+    options |= {"conditioncov_alleviate": None, "randn": lambda *shape: next(numbers).standard_normal(shape)}
+    theirs = cma.CMAEvolutionStrategy(np.zeros(size), 0.5, options)
+    for _ in range(generations):
+        candidates = ours.ask(state, None, population)
+        expected = theirs.ask()
+        np.testing.assert_array_equal(candidates, expected)
+        state, mean = ours.tell(state, None, quadratic(candidates))
+        theirs.tell(expected, list(quadratic(np.array(expected))))
+    np.testing.assert_array_equal(mean, theirs.mean)
+    assert quadratic(mean) < 1e-3 * quadratic(np.zeros(size))
+    assert all(np.asarray(value).dtype.kind in "if" for value in state.values())
+
+
+def test_cma_es_survives_failures():
+    optimiser = CMAES(sigma=0.5)
+    state = optimiser.start(np.zeros(3), seed=0)
+    candidates = optimiser.ask(state, None, 6)
+    after, theta = optimiser.tell(state, np.zeros(3), np.full(6, np.inf))
+    np.testing.assert_array_equal(theta, 0.0)
+    assert np.any(optimiser.ask(after, None, 6) != candidates)
+    losses = quadratic(candidates)
+    worst = np.argmax(losses)
+    expected = optimiser.tell(state, np.zeros(3), losses)[1]
+    losses[worst] = np.inf
+    np.testing.assert_array_equal(optimiser.tell(state, np.zeros(3), losses)[1], expected)
+
+
+def test_openai_es_descends_and_sees_only_ranks():
+    optimiser = OpenAIES(sigma=0.1)
+    theta, state = np.zeros(5), optimiser.start(np.zeros(5), seed=0)
+    direction = np.array([1.0, -2.0, 0.5, 0.0, 3.0])
+    candidates = optimiser.ask(state, theta, 4000)
+    losses = candidates @ direction
+    after, gradient = optimiser.tell(state, theta, losses)
+    cosine = gradient @ direction / np.linalg.norm(gradient) / np.linalg.norm(direction)
+    # The cosine of a mean of 2,000 pairs in 5 dimensions.
+    assert cosine > 0.99
+    np.testing.assert_array_equal(optimiser.tell(state, theta, np.exp(5 * losses))[1], gradient)
+    assert np.any(optimiser.ask(after, theta, 4000) != candidates)
+
+
+def test_ranks_are_centred_and_ties_share():
+    np.testing.assert_allclose(ranks(np.array([3.0, 1.0, 2.0])), [0.5, -0.5, 0.0])
+    np.testing.assert_allclose(ranks(np.array([1.0, 1.0, np.inf, np.inf])), [-1 / 3, -1 / 3, 1 / 3, 1 / 3])
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_unknown_readings_are_refused(name):
+    for wrong in ({"loss": "middle"}, {"read": "never"}):
+        with pytest.raises(UserError, match=f"{REGISTRY[name].__name__}.{next(iter(wrong))}"):
+            REGISTRY[name](**wrong)
+
+
+def test_other_mistakes_are_one_clear_line():
+    for cls in (AntitheticES, PES, NRES, OpenAIES, CMAES):
+        with pytest.raises(UserError, match="sigma must be above 0"):
+            cls(sigma=0.0)
+    with pytest.raises(UserError, match="even number"):
+        MetaTrainer(SmallRule(), small_family(), OpenAIES(), tasks=5)
+    with pytest.raises(UserError, match="tasks_each = 3"):
+        MetaTrainer(SmallRule(), small_family(), CMAES(tasks_each=3), tasks=8)
+    with pytest.raises(UserError, match="smaller rule"):
+        CMAES().start(np.zeros(5000), seed=0)

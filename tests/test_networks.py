@@ -1,0 +1,75 @@
+"""The base network against stock Keras layers."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from meta_rules import stateless
+from meta_rules.errors import UserError
+from meta_rules.networks import BaseNetwork, NetworkState
+from meta_rules.rules import DefaultRule
+
+
+def small_state(tasks=2, sizes=(7, 5, 3)):
+    state = DefaultRule().initial_state(sizes, stateless.split(stateless.key(0), tasks))
+    biases = tuple(
+        tf.reshape(stateless.normal(stateless.key(9), tasks * size), [tasks, size]) for size in sizes[1:]
+    )
+    return state._replace(biases=biases)
+
+
+@pytest.mark.parametrize("activation", ["relu", "elu", "tanh", "sigmoid"])
+def test_equal_to_stock_keras_layers(activation):
+    state = small_state()
+    network = BaseNetwork((7, 5, 3), activation=activation, standardise_inputs=False)
+    inputs = np.random.default_rng(0).normal(size=(2, 11, 7)).astype(np.float32)
+    for task in range(2):
+        layers = [keras.Input([7])]
+        for size in (5, 3):
+            layers += [
+                keras.layers.Dense(size, use_bias=False),
+                keras.layers.BatchNormalization(epsilon=1e-6, scale=False),
+                keras.layers.Activation(activation),
+            ]
+        model = keras.Sequential(layers)
+        for i in range(2):
+            model.layers[3 * i].set_weights([state.kernels[i][task].numpy()])
+            norm = model.layers[3 * i + 1]
+            norm.beta.assign(state.biases[i][task])
+        expected = model(inputs[task], training=True).numpy()
+        np.testing.assert_allclose(network(state, inputs)[task], expected, atol=2e-5)
+
+
+def test_frozen_statistics_reproduce_the_batch_and_serve_single_rows():
+    state, network = small_state(), BaseNetwork((7, 5, 3))
+    inputs = tf.constant(np.random.default_rng(1).normal(size=(2, 40, 7)).astype(np.float32))
+    frozen = network.statistics(state, inputs)
+    whole = network(state, inputs)
+    np.testing.assert_allclose(network(state, inputs, frozen), whole, atol=1e-6)
+    np.testing.assert_allclose(network(state, inputs[:, 3:4], frozen), whole[:, 3:4], atol=1e-5)
+
+
+def test_constant_inputs_stay_finite():
+    state, network = small_state(), BaseNetwork((7, 5, 3))
+    for level in (0.0, 3.0):
+        for layer in network.activities(state, tf.fill([2, 6, 7], level)).pre:
+            assert np.isfinite(layer).all()
+
+
+@pytest.mark.parametrize("sizes", [(4,), (4, 0, 2)])
+def test_impossible_sizes_are_refused(sizes):
+    with pytest.raises(UserError, match="layer_sizes"):
+        BaseNetwork(sizes)
+
+
+def test_unknown_activation_names_the_known_ones():
+    with pytest.raises(UserError, match="relu"):
+        BaseNetwork((3, 2), activation="rleu")
+
+
+def test_configuration_round_trip():
+    network = BaseNetwork((7, 5, 3), activation="tanh", epsilon=1e-4, standardise_inputs=False)
+    again = BaseNetwork.from_config(network.get_config())
+    assert again.get_config() == network.get_config() and again.depth == 2
+    assert isinstance(small_state(), NetworkState)
