@@ -12,6 +12,8 @@ import zlib
 import tensorflow as tf
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+# The second counter word of folds and draws: a child key never repeats what its parent draws.
+_FOLD, _DRAW = 0x666F6C64, 0x64726177
 
 
 def _uint(value):
@@ -58,18 +60,19 @@ def key(seed):
 
 
 def fold(keys, *data):
-    """New keys `[..., 2]` from keys and integers (or strings, which name a purpose), folded in one after the other.
+    """New keys `[..., 2]` from keys and integers (or strings, which name a purpose), folded in two by two.
 
     Integers may be tensors that broadcast with the keys' leading axes.
     """
     words = _uint(keys)
     k0, k1 = words[..., 0], words[..., 1]
-    for item in data:
-        if isinstance(item, str):
-            item = tf.constant(zlib.crc32(item.encode()), tf.uint32)
-        item = _uint(item)
-        # The second word tells a fold from a draw, so that children never repeat what the parent has drawn.
-        k0, k1 = threefry((k0, k1), (item, tf.fill(tf.shape(item), tf.constant(0x666F6C64, tf.uint32))))
+    items = [
+        tf.constant(zlib.crc32(item.encode()), tf.uint32) if isinstance(item, str) else _uint(item)
+        for item in data
+    ]
+    for i in range(0, len(items), 2):
+        pair = items[i : i + 2]
+        k0, k1 = threefry((k0, k1), pair if len(pair) == 2 else (*pair, tf.constant(_FOLD, tf.uint32)))
     return tf.bitcast(tf.stack([k0, k1], axis=-1), tf.int32)
 
 
@@ -83,7 +86,7 @@ def bits(keys, count):
     words = _uint(keys)
     half = (count + 1) // 2
     counter = tf.bitcast(tf.range(half), tf.uint32)
-    x0, x1 = threefry((words[..., 0:1], words[..., 1:2]), (counter, tf.zeros_like(counter)))
+    x0, x1 = threefry((words[..., 0:1], words[..., 1:2]), (counter, tf.constant(_DRAW, tf.uint32)))
     return tf.concat([x0, x1], axis=-1)[..., :count]
 
 

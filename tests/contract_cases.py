@@ -84,8 +84,17 @@ def learn(rule, net, theta, state, data):
     return unroll(step, per_task(theta, data.shape[1]), state, data.shape[0], differentiable=False)[0]
 
 
+def projection(nest):
+    """One number that depends on everything in a nest: its product with fixed random numbers."""
+    total = 0.0
+    for i, leaf in enumerate(tf.nest.flatten(nest)):
+        weights = np.random.default_rng(i).normal(size=leaf.shape[1:])
+        total += tf.reduce_sum(leaf * tf.constant(weights, leaf.dtype))
+    return total
+
+
 def gradient(rule, net, theta, state, data):
-    """Loss and gradient through an unroll: a random projection of all that an application changes."""
+    """`projection` of the state after an unroll, and its gradient."""
 
     def step(copies, state, index):
         return rule.update(copies, net, state, data[index], keys(data.shape[1])), ()
@@ -93,11 +102,18 @@ def gradient(rule, net, theta, state, data):
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(theta)
         after, _ = unroll(step, per_task(theta, data.shape[1]), state, data.shape[0])
-        loss = 0.0
-        for i, leaf in enumerate(tf.nest.flatten(after)):
-            weights = np.random.default_rng(i).normal(size=leaf.shape[1:])
-            loss += tf.reduce_sum(leaf * tf.constant(weights, leaf.dtype))
+        loss = projection(after)
     return loss, tape.gradient(loss, theta)
+
+
+def one_step(rule, net, theta, state, inputs):
+    """The state after one application to `inputs [tasks, batch, in]`, and the gradient of its `projection`."""
+    tasks = inputs.shape[0]
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(theta)
+        after = rule.update(per_task(theta, tasks), net, state, inputs, keys(tasks))
+        loss = projection(after)
+    return after, tape.gradient(loss, theta)
 
 
 @functools.cache

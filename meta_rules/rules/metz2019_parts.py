@@ -55,7 +55,9 @@ def channel_norm(values, shift):
 def mix(weights, values):
     """Channels mixed: `weights [tasks, in, out]`, `values [tasks, in, batch, units]` -> `[tasks, out, batch, units]`."""
     tasks, batch, units = size(values, 0), size(values, 2), size(values, 3)
-    mixed = tf.matmul(weights, tf.reshape(values, [tasks, values.shape[1], batch * units]), transpose_a=True)
+    # Not transpose_a: as it stands the gradient of the weights is a product of few long rows by fewer, which is the fast way.
+    rows = tf.reshape(values, [tasks, values.shape[1], batch * units])
+    mixed = tf.matmul(tf.linalg.matrix_transpose(weights), rows)
     return tf.reshape(mixed, [tasks, weights.shape[2], batch, units])
 
 
