@@ -1,5 +1,18 @@
-"""Meta-learning of weight-update rules for unsupervised representation learning."""
+"""Meta-learning of weight-update rules for unsupervised representation learning.
+
+Importing this package imports nothing else; the names below load what they need when they are first used.
+"""
+
+import importlib
 
 from meta_rules.version import __version__
 
-__all__ = ["__version__"]
+_LAZY = {"load_rule": "saved_rules", "save_rule": "saved_rules"}
+
+__all__ = ["__version__", *_LAZY]
+
+
+def __getattr__(name):
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"meta_rules.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'meta_rules' has no attribute {name!r}")

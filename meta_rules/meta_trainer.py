@@ -168,7 +168,7 @@ class MetaTrainer:
     def _apply_in_replica(self, total, weight):
         gradient = [total[name] / tf.maximum(weight, 1.0) for name in self._names]
         norm = tf.sqrt(sum(tf.reduce_sum(tf.square(part)) for part in gradient) + 1e-20)
-        scale = tf.minimum(1.0, self.clip_norm / norm)
+        scale = tf.minimum(self.clip_norm / norm, 1.0)
         replicas = self.strategy.num_replicas_in_sync
         if replicas > 1:
             # Keras sums what the replicas hand in, and each hands in the whole gradient.

@@ -19,11 +19,11 @@ class Life(NamedTuple):
 
 
 class LinearQuadratic:
-    """s <- 0.9 s + effect * theta + noise, loss 0.5 (s - 1)^2, s0 = 2: the methods of `RuleLearning`, exact answers.
+    """s <- 0.9 s + effect * sum of theta + noise, loss 0.5 (s - 1)^2, s0 = 2: the methods of `RuleLearning`, exact answers.
 
     Args:
       lengths: lives last this long, the slot's second key word saying which.
-      broken: `(word, count, age)`: the slot with this second key word has no finite loss in its life of this number from this age on.
+      broken: `(word, count, age)`: the slot with this second key word has no finite loss in that life from that age on.
     """
 
     def __init__(self, lengths=(7,), effect=1.0, noise=0.0, broken=None, dtype=tf.float64):
@@ -49,7 +49,8 @@ class LinearQuadratic:
         return select(where, self.fresh(life.slot, life.count + 1), life)
 
     def advance(self, theta, life):
-        state = 0.9 * life.state + self.effect * theta["shift"]
+        shift = sum(tf.reduce_sum(tf.reshape(value, [life.age.shape[0], -1]), 1) for value in theta.values())
+        state = 0.9 * life.state + self.effect * shift
         if self.noise:
             key = stateless.fold(life.slot, life.count, life.age)
             state += self.noise * stateless.normal(key, 1, self.dtype)[:, 0]

@@ -41,19 +41,29 @@ def summed(estimator, problem, windows, tasks=2):
     return total
 
 
-def particles(estimator, problem, window, steps, tasks, compiled=True):
-    """Totals over `steps` meta-steps of window times gradient, one a particle."""
+def particles(cls, problem, window, steps, tasks, compiled=True, reads=("after",), sigma=0.3):
+    """For every way of reading, totals over `steps` meta-steps of window times gradient, one a particle."""
+    each = [cls(sigma=sigma, loss="sum", read=read) for read in reads]
 
-    def meta_step(pool):
-        return estimator.contributions(problem, THETA, pool, window)
+    def meta_step(pools):
+        found = [e.contributions(problem, THETA, pool, window) for e, pool in zip(each, pools, strict=True)]
+        return [gradient["shift"] for gradient, _, _ in found], [pool for _, pool, _ in found]
 
     if compiled:
         meta_step = tf.function(meta_step, jit_compile=True, autograph=False)
-    pool, total = estimator.initial(problem, THETA, problem.slots(tasks)), 0.0
+    pools, totals = [e.initial(problem, THETA, problem.slots(tasks)) for e in each], 0.0
     for _ in range(steps):
-        gradient, pool, _ = meta_step(pool)
-        total = total + window * gradient["shift"].numpy()
-    return total
+        gradients, pools = meta_step(pools)
+        totals = totals + window * np.stack(gradients)
+    return dict(zip(reads, totals, strict=True))
+
+
+def assert_unbiased(totals):
+    """Whether the mean of one-a-particle totals is the exact derivative, and known well enough to tell."""
+    for read, values in totals.items():
+        error = values.std(ddof=1) / len(values) ** 0.5
+        assert error < 0.05
+        assert abs(values.mean() - EXACT[read]) < 4 * error
 
 
 def test_every_estimator_is_registered():
@@ -104,23 +114,16 @@ def test_full_lives_stop_at_their_own_horizons():
     np.testing.assert_array_equal(estimate.metrics["age"], lengths)
 
 
-@pytest.mark.parametrize("read", EXACT)
 @pytest.mark.parametrize("window, tasks", [(3, 300_000), (4, 220_000), (8, 150_000)])
 @pytest.mark.parametrize("cls", [PES, NRES])
-def test_persistent_estimators_are_unbiased(cls, window, tasks, read):
+def test_persistent_estimators_are_unbiased(cls, window, tasks):
     # 7 windows are a whole number of lives, of which 2 may end inside one window of 8.
-    totals = particles(cls(sigma=0.3, loss="sum", read=read), LinearQuadratic(), window, 7, tasks) / window
-    error = totals.std(ddof=1) / tasks**0.5
-    assert error < 0.05
-    assert abs(totals.mean() - EXACT[read]) < 4 * error
+    totals = particles(cls, LinearQuadratic(), window, 7, tasks, reads=EXACT)
+    assert_unbiased({read: values / window for read, values in totals.items()})
 
 
-@pytest.mark.parametrize("read", EXACT)
-def test_antithetic_es_is_unbiased(read):
-    totals = particles(AntitheticES(sigma=0.3, loss="sum", read=read), LinearQuadratic(), 7, 1, 1_000_000)
-    error = totals.std(ddof=1) / 1e3
-    assert error < 0.05
-    assert abs(totals.mean() - EXACT[read]) < 4 * error
+def test_antithetic_es_is_unbiased():
+    assert_unbiased(particles(AntitheticES, LinearQuadratic(), 7, 1, 1_000_000, reads=EXACT))
 
 
 def test_pes_credits_each_loss_to_the_perturbations_of_its_own_life():
@@ -159,7 +162,7 @@ def test_arms_share_everything_but_the_perturbation(cls):
 
     def totals(effect):
         problem = LinearQuadratic(effect=effect, noise=1.0)
-        return particles(cls(sigma=1.0, loss="sum"), problem, window, 3, 50, compiled=False)
+        return particles(cls, problem, window, 2, 50, compiled=False)["after"]
 
     np.testing.assert_array_equal(totals(0.0), 0.0)
     # With an effect the same noise makes a difference, so the zeros above are the arms' agreement.
@@ -189,69 +192,110 @@ def test_a_task_that_is_not_finite_is_left_out_by_itself(name):
 
 @pytest.mark.parametrize("name", ON_DEVICE)
 def test_a_gradient_does_not_depend_on_how_slots_are_split(name):
-    estimator, problem = REGISTRY[name](loss="sum"), LinearQuadratic(lengths=(5, 7), noise=0.5)
-    window = estimator.length(problem, 4)
+    estimator, problem = REGISTRY[name](loss="sum"), LinearQuadratic(lengths=(2, 3), noise=0.5)
+    window = estimator.length(problem, 2)
 
-    def third(slots):
+    def second(slots):
         pool = estimator.initial(problem, THETA, slots)
-        for _ in range(3):
+        for _ in range(2):
             estimate = estimator.estimate(problem, THETA, pool, window)
             pool = estimate.pool
         return float(estimate.gradient["shift"]), float(estimate.weight)
 
     slots = problem.slots(6)
-    parts = np.add(third(slots[:2]), third(slots[2:]))
-    np.testing.assert_allclose(third(slots), parts, rtol=1e-12)
+    parts = np.add(second(slots[:2]), second(slots[2:]))
+    np.testing.assert_allclose(second(slots), parts, rtol=1e-12)
 
 
-def make(name):
-    return REGISTRY[name](**({"tasks_each": 2} if name == "openai_es" else {}))
+class Lengths:
+    """What the trainer asks of a family."""
+
+    weight, windows = 1.0, (4,)
 
 
-def trainer(name, dtype="float32", meta_steps=4):
-    return MetaTrainer(SmallRule(dtype=dtype), small_family(), make(name), meta_steps=meta_steps, tasks=4)
+def trainer(name, monkeypatch, dtype="float32", **arguments):
+    """A trainer of `SmallRule`'s numbers, with `LinearQuadratic` in the place of the real problem."""
+    problem = LinearQuadratic(lengths=(3, 6, 5), dtype=tf.as_dtype(dtype))
+    monkeypatch.setattr("meta_rules.meta_trainer.RuleLearning", lambda rule, family: problem)
+    return MetaTrainer(SmallRule(dtype=dtype), Lengths(), REGISTRY[name](**arguments), meta_steps=4, tasks=4)
 
 
 @pytest.mark.parametrize("name", sorted(REGISTRY))
-def test_a_resumed_run_goes_on_exactly(name, tmp_path):
-    whole = trainer(name)
-    whole_metrics = [whole.meta_step()[0]["loss"] for _ in range(4)]
-    first = trainer(name)
-    for _ in range(2):
-        first.meta_step()
-    RunCheckpoints(str(tmp_path), first.variables()).save(2, first.pools)
-    second = trainer(name)
+def test_a_resumed_run_goes_on_exactly(name, monkeypatch, tmp_path):
+    whole = trainer(name, monkeypatch)
+    expected = []
+    for step in range(4):
+        if step == 2:
+            RunCheckpoints(str(tmp_path), whole.variables()).save(step, whole.pools)
+        expected.append(whole.meta_step()[0]["loss"])
+    second = trainer(name, monkeypatch)
     second.pools = RunCheckpoints(str(tmp_path), second.variables()).restore(second.pools)
     assert second.step == 2
     found = [second.meta_step()[0]["loss"] for _ in range(2)]
-    np.testing.assert_array_equal(found, whole_metrics[2:])
+    np.testing.assert_array_equal(found, expected[2:])
     for key, value in whole.theta().items():
         np.testing.assert_array_equal(second.theta()[key], value)
         assert np.any(value != SmallRule().theta()[key].numpy())
 
 
 @pytest.mark.parametrize("name", sorted(REGISTRY))
-def test_double_precision(name):
-    run = trainer(name, dtype="float64")
+def test_compiled_double_precision_is_the_same_as_eager(name, monkeypatch):
+    run = trainer(name, monkeypatch, dtype="float64")
+    pool, problem, window = run.pools[0], run.problems[0], run.estimator.length(run.problems[0], 4)
+    theta = run.rule.theta()
+    if run.estimator.host_update:
+        theta = {key: tf.stack([value] * 4) for key, value in theta.items()}
+    expected = run.estimator.estimate(problem, theta, pool, window)
+    found = tf.function(run.estimator.estimate, jit_compile=True, autograph=False)(
+        problem, theta, pool, window
+    )
+    for a, b in zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["cma_es", "openai_es", "truncated_bptt"])
+def test_a_trainer_in_double_precision(name, monkeypatch):
+    run = trainer(name, monkeypatch, dtype="float64")
     metrics, _ = run.meta_step()
-    assert metrics["loss"].dtype == np.float64 and np.isfinite(metrics["loss"]).all()
+    assert metrics["loss"].dtype == np.float64
     assert all(value.dtype == np.float64 for value in run.theta().values())
 
 
-def test_task_steps_count_arms_and_whole_lives():
-    assert trainer("truncated_bptt").mean_task_steps() == 4 * 4
-    assert trainer("pes").mean_task_steps() == 4 * 4 * 2
-    assert trainer("es").mean_task_steps() == 4 * 6 * 2
-    assert trainer("cma_es").mean_task_steps() == 4 * 6
+@pytest.mark.parametrize(
+    "name", ["pes", *(pytest.param(n, marks=pytest.mark.slow) for n in sorted(REGISTRY) if n != "pes")]
+)
+def test_learned_rules_with_every_estimator(name):
+    family = small_family(horizon=(3, 6), windows=(4,))
+    run = MetaTrainer(SmallRule(), family, REGISTRY[name](), meta_steps=4, tasks=4)
+    for _ in range(3):
+        metrics, scalars = run.meta_step()
+        assert {"loss", "accuracy", "age", "used"} == set(metrics)
+        assert all(np.isfinite(value).all() and value.shape == (4,) for value in metrics.values())
+        assert np.isfinite(scalars["meta/gradient_norm"]) and scalars["meta/gradient_norm"] > 0
+
+
+def test_task_steps_count_arms_and_whole_lives(monkeypatch):
+    def steps(name):
+        return trainer(name, monkeypatch).mean_task_steps()
+
+    assert [steps("truncated_bptt"), steps("pes")] == [4 * 4, 4 * 4 * 2]
+    assert [steps("es"), steps("cma_es")] == [4 * 6 * 2, 4 * 6]
 
 
 def test_all_candidates_see_the_same_tasks():
-    run = MetaTrainer(SmallRule(), small_family(), OpenAIES(sigma=1e-30, tasks_each=3), meta_steps=2, tasks=6)
+    estimator, problem = OpenAIES(tasks_each=3), LinearQuadratic(noise=1.0)
+    pool = estimator.initial(problem, THETA, estimator.slots(stateless.key(0), 6))
     for _ in range(2):
-        metrics, _ = run.meta_step()
-        losses = metrics["loss"].reshape(2, 3)
-        np.testing.assert_array_equal(losses[0], losses[1])
-        assert len(set(losses[0])) == 3
+        estimate = estimator.estimate(problem, {"shift": tf.fill([6], THETA["shift"])}, pool, 7)
+        losses, pool = estimate.metrics["loss"].numpy(), estimate.pool
+        np.testing.assert_array_equal(losses[:3], losses[3:])
+        assert len(set(losses)) == 3
+    np.testing.assert_array_equal(
+        estimator.candidates_of_slots(np.array([[1.0], [2.0]]))[:, 0], [1, 1, 1, 2, 2, 2]
+    )
+    means = estimator.losses_of_candidates([1, 2, 3, 4, 5, np.nan], [1, 1, 1, 1, 1, 0])
+    np.testing.assert_array_equal(means, [2, np.inf])
 
 
 def quadratic(points):
@@ -322,8 +366,8 @@ def test_other_mistakes_are_one_clear_line():
         with pytest.raises(UserError, match="sigma must be above 0"):
             cls(sigma=0.0)
     with pytest.raises(UserError, match="even number"):
-        MetaTrainer(SmallRule(), small_family(), OpenAIES(), tasks=5)
+        OpenAIES().check(5)
     with pytest.raises(UserError, match="tasks_each = 3"):
-        MetaTrainer(SmallRule(), small_family(), CMAES(tasks_each=3), tasks=8)
+        CMAES(tasks_each=3).check(8)
     with pytest.raises(UserError, match="smaller rule"):
         CMAES().start(np.zeros(5000), seed=0)

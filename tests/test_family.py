@@ -7,7 +7,7 @@ import tensorflow as tf
 from meta_rules import stateless
 from meta_rules.errors import UserError
 from meta_rules.tasks import sources
-from meta_rules.tasks.family import TaskFamily, _distinct
+from meta_rules.tasks.family import TaskFamily, _distinct, class_share
 
 KEYS = stateless.split(stateless.key(7), 6)
 
@@ -74,6 +74,33 @@ def test_splits_share_no_picture():
         for split in ("train", "validation", "test")
     ]
     assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
+
+
+@pytest.mark.parametrize("classes", [10, 52])
+def test_class_shares_divide_the_classes(classes):
+    shares = [class_share(classes, split) for split in ("train", "validation", "test")]
+    np.testing.assert_array_equal(np.sum(shares, axis=0), np.ones(classes))
+    assert all(share.any() for share in shares)
+
+
+def test_meta_training_and_judgement_share_no_class_no_picture_and_no_permutation():
+    drawn = []
+    for split, ways in (("train", 12), ("validation", 6), ("test", 6)):
+        family = TaskFamily(
+            sources=("glyphs?examples=20",), split=split, image_size=8, hidden=(4,), ways=ways, support=2, query=2,
+            split_classes=True,
+        )  # fmt: skip
+        # The same keys: only the split tells the tasks apart.
+        task = family.sample(stateless.split(stateless.key(4), 30))
+        first = family._first.numpy()
+        labels = sources.load("glyphs?examples=20", split, size=8).labels
+        order = np.sort(labels)
+        classes = {int(order[first[c]]) for c in task.classes.numpy().ravel()}
+        pictures = {row.tobytes() for row in family._examples.numpy()}
+        drawn.append((classes, pictures, {row.tobytes() for row in task.permutation.numpy()}))
+    for i in range(3):
+        for one, other in zip(drawn[i], drawn[(i + 1) % 3], strict=True):
+            assert one and not one & other
 
 
 def test_distinct_draws_are_distinct_and_even():

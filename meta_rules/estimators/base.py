@@ -41,8 +41,8 @@ class Estimate(NamedTuple):
       weight: scalar. The number of tasks in the sum; for persistent estimators the number of slots, whether a slot is in the
         sum or not: what a slot is owed is spread over all windows of a life, so its share must not depend on the others.
       pool: the next pool.
-      metrics: dict of name -> `[tasks]`: at least `loss`, `accuracy` where the problem has one, `age`, and `used`, which is 1 for
-        a task that is in the sum and 0 for one that was left out because it is not finite.
+      metrics: dict of name -> `[tasks]`: at least `loss`, `accuracy` where the problem has one, `age`, and `used`, which is
+        1 for a task that is in the sum and 0 for one that was left out because it is not finite.
     """
 
     gradient: dict

@@ -1,10 +1,10 @@
 """Black-box optimisation of the flattened meta-parameters: ask for candidates, tell how good they are.
 
-A black-box optimiser knows nothing of networks. It keeps a state of plain arrays on the host; `ask` and `tell` are pure functions
-of that state, so that a checkpoint that holds the arrays resumes exactly. The population lives on the task axis: with
-S slots and m tasks a candidate there are S / m candidates, slot i works for candidate i // m, and all candidates
-see the same m tasks (data, permutations, labels, first networks). One compiled program evaluates them all, and the slots
-are split over replicas as for every other estimator.
+A black-box optimiser knows nothing of networks. It keeps a state of plain arrays on the host; `ask` and `tell` are pure
+functions of that state, so that a checkpoint that holds the arrays resumes exactly. The population lives on the task
+axis: with S slots and m tasks a candidate there are S / m candidates, slot i works for candidate i // m, and all
+candidates see the same m tasks (data, permutations, labels, first networks). One compiled program evaluates them all,
+and the slots are split over replicas as for every other estimator.
 """
 
 import numpy as np
@@ -126,10 +126,8 @@ def unflatten(vectors, like):
     for name in sorted(like):
         shape = tuple(like[name].shape)
         size = int(np.prod(shape))
-        part = vectors[..., at : at + size].reshape(*vectors.shape[:-1], *shape)
-        found[name] = part.astype(
-            np.dtype(like[name].dtype.name if hasattr(like[name].dtype, "name") else like[name].dtype)
-        )
+        part = np.reshape(vectors[..., at : at + size], (*vectors.shape[:-1], *shape))
+        found[name] = np.asarray(part, tf.as_dtype(like[name].dtype).as_numpy_dtype)
         at += size
     return found
 

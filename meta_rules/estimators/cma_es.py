@@ -18,9 +18,9 @@ class CMAES(BlackBox):
     """Covariance matrix adaptation (Hansen, "The CMA evolution strategy: a tutorial", arXiv:1604.00772), for genomes.
 
     The mean of the search distribution becomes theta. The state is the distribution itself as plain arrays (mean, sigma,
-    covariance, the two evolution paths, the generation); pycma's own object is rebuilt from them for every call, because it could
-    otherwise only be stored as a pickle. That costs milliseconds, and a sequence of rebuilt objects gives the same
-    numbers as one that is kept (there is a test). A candidate that fails has the worst rank; a generation of
+    covariance, the two evolution paths, the generation); pycma's own object is rebuilt from them for every call, because
+    it could otherwise only be stored as a pickle. That costs milliseconds, and a sequence of rebuilt objects gives the
+    same numbers as one that is kept (there is a test). A candidate that fails has the worst rank; a generation of
     failures is passed over.
 
     Args:

@@ -104,8 +104,8 @@ def with_fresh_starts(problem, copies, trajectory, fresh, window, loss="end", re
       fresh: the fresh trajectories that may follow the present one, see `next_lives`.
 
     Returns:
-      `(trajectory, life, losses, figures)`. `life [tasks]` is how many fresh lives have begun, and `losses [lives, tasks]` what was
-      read in each life, over `window`. No gradient can be taken.
+      `(trajectory, life, losses, figures)`. `life [tasks]` is how many fresh lives have begun, and `losses [lives, tasks]`
+      what was read in each life, over `window`. No gradient can be taken.
     """
     lives = len(fresh) + 1
 

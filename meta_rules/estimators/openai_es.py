@@ -11,12 +11,12 @@ from meta_rules.estimators.black_box import BlackBox, generator, ranks
 @register("openai_es")
 @configurable
 class OpenAIES(BlackBox):
-    """Rank-shaped antithetic evolution strategies (Salimans et al., arXiv:1703.03864, algorithm 2 and section 2.1).
+    """Rank-shaped antithetic evolution strategies (Salimans et al., arXiv:1703.03864, section 2.1).
 
-    Half of the population are theta plus a perturbation each, the other half theta minus the same. The losses are replaced by their
-    centred ranks over the whole population, and the gradient goes to the trainer's optimizer. A candidate that fails has
-    the worst rank. It differs from `AntitheticES` in that only the order of the losses counts, and that all
-    candidates see the same tasks.
+    Half of the population are theta plus a perturbation each, the other half theta minus the same. The losses are
+    replaced by their centred ranks over the whole population, and the gradient goes to the trainer's optimizer. A
+    candidate that fails has the worst rank. It differs from `AntitheticES` in that only the order of the losses counts,
+    and that all candidates see the same tasks.
 
     Args:
       sigma: deviation of the perturbations, in units of theta.

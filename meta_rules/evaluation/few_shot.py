@@ -70,6 +70,13 @@ class FewShotTrial:
             found += [inputs, self.network(state, tf.cast(inputs, self.rule.dtype), statistics)]
         return found, tf.argmax(shots.support_labels, -1), tf.argmax(shots.query_labels, -1)
 
+    def first_kernels(self, theta, steps):
+        """First-layer kernels `[inputs, units]` of draw 0 before and after training, and its permutation `[inputs]`."""
+        keys = self.keys(0, CHUNK)
+        task, state = self._start(keys)
+        after = self._train(theta, keys, task, state, tf.constant(0), steps)
+        return state.kernels[0][0].numpy(), after.kernels[0][0].numpy(), task.permutation[0].numpy()
+
     def accuracies(self, theta, steps, draws):
         """Accuracy of every draw with raw inputs and with features after each number of steps.
 
@@ -111,7 +118,7 @@ def probe_accuracy(support, support_labels, query, query_labels):
     return float(probe.score(query / scale, query_labels))
 
 
-def result_rows(found, family, best=None):
+def result_rows(found, family):
     """Rows of results.json for the accuracies of `FewShotTrial.accuracies`; columns as in `COLUMNS`."""
     rows = []
     for name, values in found.items():

@@ -20,7 +20,8 @@ from meta_rules.configuration import configurable
 from meta_rules.errors import UserError
 from meta_rules.networks import ACTIVATIONS, NetworkState
 from meta_rules.rules.base import Parameter, UpdateRule, fan_in, register, unit_columns
-from meta_rules.rules.local import batch_norm, channel_norm, competition, mean_product, mean_square, winners
+from meta_rules.rules.channels import channel_means, channel_norm, mix, outer, row_means
+from meta_rules.rules.local import batch_norm, competition, mean_product, mean_square, winners
 
 PLANES = ("learned", "hebb", "winner", "decorrelation")
 #: Planes along W itself: they set its length, so they mean something only where nothing else does.
@@ -28,36 +29,6 @@ LENGTH_PLANES = ("oja", "decay")
 #: Local inputs of the unit network besides the error channels: output, input current, competition.
 LOCAL_INPUTS = 3
 TOP_INPUTS = 4
-
-
-def mix(weights, values):
-    """Channels mixed: `[tasks, in, out]`, `[tasks, in, batch, units]` -> `[tasks, out, batch, units]`."""
-    tasks, channels, batch, units = values.shape
-    dynamic = tf.shape(values)
-    flat = tf.reshape(values, [dynamic[0] if tasks is None else tasks, channels, -1])
-    mixed = tf.matmul(weights, flat, transpose_a=True)
-    shape = [
-        size if size is not None else dynamic[i]
-        for i, size in enumerate((tasks, weights.shape[2], batch, units))
-    ]
-    return tf.reshape(mixed, shape)
-
-
-def outer(senders, receivers):
-    """Sum over channels and batch: `[tasks, channels, batch, in]`, `[.., out]` -> `[tasks, in, out]`."""
-
-    def flat(values):
-        dynamic = tf.shape(values)
-        tasks = values.shape[0] if values.shape[0] is not None else dynamic[0]
-        units = values.shape[3] if values.shape[3] is not None else dynamic[3]
-        return tf.reshape(values, [tasks, -1, units])
-
-    return tf.matmul(flat(senders), flat(receivers), transpose_a=True)
-
-
-def bias(values):
-    """A channel vector `[tasks, channels]` shaped to add to `[tasks, channels, batch, units]`."""
-    return values[:, :, None, None]
 
 
 @register("default")
@@ -190,18 +161,18 @@ class DefaultRule(UpdateRule):
         return hidden
 
     def _unit_network(self, theta, seen):
-        first = channel_norm(mix(theta["unit_network/in"], seen)) + bias(theta["unit_network/in_bias"])
+        first = channel_norm(mix(theta["unit_network/in"], seen), theta["unit_network/in_bias"])
         first = tf.nn.relu(first)
         # W [g, g - mean_batch g, g - mean_layer g] is one product with the blocks' sum, less two small ones.
         minus_batch, minus_layer = theta["unit_network/minus_batch"], theta["unit_network/minus_layer"]
         second = mix(theta["unit_network/own"] + minus_batch + minus_layer, first)
         second -= mix(minus_batch, tf.reduce_mean(first, axis=2, keepdims=True))
-        second -= mix(minus_layer, tf.reduce_mean(first, axis=3, keepdims=True))
-        return tf.nn.relu(channel_norm(second) + bias(theta["unit_network/out_bias"]))
+        second -= mix(minus_layer, row_means(first))
+        return tf.nn.relu(channel_norm(second, theta["unit_network/out_bias"]))
 
     def _step_size(self, theta, hidden):
         """`[tasks, 1, 1]`: bounded above (unbounded steps end in chaos), lowered by the layer's activity."""
-        activity = tf.reduce_mean(hidden, axis=[2, 3])
+        activity = channel_means(hidden)
         lowered = tf.minimum(tf.einsum("tc,tcd->td", activity, theta["readout/step"]), 0.0)
         return tf.exp(tf.minimum(theta["step"], -1.0)[:, None] + lowered)[:, :, None]
 

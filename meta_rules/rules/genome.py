@@ -17,7 +17,8 @@ import tensorflow as tf
 from meta_rules.configuration import configurable
 from meta_rules.networks import NetworkState
 from meta_rules.rules.base import Parameter, UpdateRule, register, unit_columns
-from meta_rules.rules.local import batch_norm, channel_norm, competition, mean_product, mean_square, winners
+from meta_rules.rules.channels import channel_norm
+from meta_rules.rules.local import batch_norm, competition, mean_product, mean_square, winners
 
 #: Name and initial coefficient of every plane. u is the sender's batch-normalised activity, v the receiver's.
 PLANES = {

@@ -19,17 +19,12 @@ def batch_norm(values, axis=-2, epsilon=1e-3):
     return (values - mean) * tf.math.rsqrt(variance + epsilon)
 
 
-def channel_norm(values, epsilon=1e-3):
-    """Each channel of `[tasks, channels, batch, units]` to mean 0 and variance 1 over batch and units."""
-    mean = tf.reduce_mean(values, axis=[2, 3], keepdims=True)
-    variance = tf.reduce_mean(tf.square(values - mean), axis=[2, 3], keepdims=True)
-    return (values - mean) * tf.math.rsqrt(variance + epsilon)
-
-
 def winners(current):
-    """1 where a unit is the largest of its layer for that example, 0 elsewhere; the last axis is units."""
-    top = tf.reduce_max(current, axis=-1, keepdims=True)
-    return tf.cast(current >= top, current.dtype)
+    """1 where a unit is the largest of its layer for that example, 0 elsewhere; of equals the first wins."""
+    # Not `current >= reduce_max(current)`: XLA may compute the two sides separately and round them differently,
+    # and then an example has no winner at all.
+    first = tf.argmax(current, axis=-1, output_type=tf.int32)
+    return tf.one_hot(first, tf.shape(current)[-1], dtype=current.dtype)
 
 
 def competition(current):

@@ -288,23 +288,23 @@ class Metz2019(UpdateRule):
         shift = theta["unit_network/in/shift"]
         seen = tf.concat([activities.post[layer][:, None], activities.pre[layer][:, None], errors], axis=1)
         seen = parts.channel_norm(seen, tf.concat([shift[:, :2], shift[:, 4:]], axis=1))
-        identity = parts.unit_identity(parts.size(errors, 3), dtype)
-        identity = parts.batch_norm(identity, shift[:, 2:4, None], [2])
+        identity = parts.unit_identity(parts.size(errors, 3), dtype) + shift[:, 2:4, None]
         weights = parts.taps(theta["unit_network/block_0/batch/kernel"])
-        # Rows of the weights: statistics and bias, x and z, sine and cosine, errors.
-        plain, direct, turning, carried = tf.split(weights, [PLAIN_INPUTS, 2, 2, self.error_channels], axis=1)
+        # Columns of the weights: statistics and bias, x and z, sine and cosine, errors.
+        plain, direct, turning, carried = tf.split(weights, [PLAIN_INPUTS, 2, 2, self.error_channels], axis=2)
         constant = tf.matmul(
-            tf.concat([plain, turning], axis=1),
-            tf.concat([statistics, bias, identity], axis=1),
-            transpose_a=True,
+            tf.concat([plain, turning], axis=2), tf.concat([statistics, bias, identity], axis=1)
         )
-        return parts.mix(tf.concat([direct, carried], axis=1), seen) + constant[:, :, None, :]
+        return parts.mix(tf.concat([direct, carried], axis=2), seen) + constant[:, :, None, :]
 
     def next_delta(self, theta, pre, errors, hidden):
         """delta of one layer from z `[tasks, batch, units]`, d and h: what is sent down (section 3b)."""
         if not self.scheme.carries:
             return errors
-        read = parts.mix(theta["next_delta/kernel"], hidden) + theta["next_delta/bias"][:, :, None, None]
+        read = (
+            parts.mix(tf.linalg.matrix_transpose(theta["next_delta/kernel"]), hidden)
+            + theta["next_delta/bias"][:, :, None, None]
+        )
         return errors * tf.sigmoid(pre)[:, None] + read
 
     def send_down(self, state, layer, deltas, top_deltas):
@@ -322,7 +322,9 @@ class Metz2019(UpdateRule):
         paths = [f"readouts/{direction}/{name}/{side}" for direction, (name, side) in names]
         kernel = tf.concat([theta[f"{path}/kernel"] for path in paths], axis=2)
         bias = tf.concat([theta[f"{path}/bias"] for path in paths], axis=1)
-        read = tf.split(parts.mix(kernel, hidden) + bias[:, :, None, None], len(paths), axis=1)
+        read = tf.split(
+            parts.mix(tf.linalg.matrix_transpose(kernel), hidden) + bias[:, :, None, None], len(paths), axis=1
+        )
         found = {direction: {} for direction in self.directions}
         for (direction, key), values in zip(names, read, strict=True):
             found[direction][key] = values

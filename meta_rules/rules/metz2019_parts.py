@@ -53,19 +53,17 @@ def channel_norm(values, shift):
 
 
 def mix(weights, values):
-    """Channels mixed: `weights [tasks, in, out]`, `values [tasks, in, batch, units]` -> `[tasks, out, batch, units]`."""
+    """Channels mixed: `weights [tasks, out, in]`, `values [tasks, in, batch, units]` -> `[tasks, out, batch, units]`."""
     tasks, batch, units = size(values, 0), size(values, 2), size(values, 3)
-    # Not transpose_a: as it stands the gradient of the weights is a product of few long rows by fewer, which is the fast way.
-    rows = tf.reshape(values, [tasks, values.shape[1], batch * units])
-    mixed = tf.matmul(tf.linalg.matrix_transpose(weights), rows)
-    return tf.reshape(mixed, [tasks, weights.shape[2], batch, units])
+    mixed = tf.matmul(weights, tf.reshape(values, [tasks, values.shape[1], batch * units]))
+    return tf.reshape(mixed, [tasks, weights.shape[1], batch, units])
 
 
 def taps(kernel):
-    """A kernel `[tasks, taps, in, out]` as one matrix `[tasks, in, taps * out]`."""
+    """A kernel `[tasks, taps, in, out]` as one matrix `[tasks, taps * out, in]`."""
     _, count, channels_in, channels_out = kernel.shape
-    flat = tf.transpose(kernel, [0, 2, 1, 3])
-    return tf.reshape(flat, [size(kernel, 0), channels_in, count * channels_out])
+    flat = tf.transpose(kernel, [0, 1, 3, 2])
+    return tf.reshape(flat, [size(kernel, 0), count * channels_out, channels_in])
 
 
 def shifted(values, offset, axis):
@@ -120,7 +118,8 @@ def convolve_units_as_channels(values, kernel):
       `[tasks, features, batch, out]`.
     """
     tasks, features, batch, units = (size(values, axis) for axis in range(4))
-    products = tf.matmul(tf.reshape(values, [tasks, features * batch, units]), taps(kernel))
+    rows = tf.reshape(values, [tasks, features * batch, units])
+    products = tf.matmul(rows, taps(kernel), transpose_b=True)
     count, units_out = kernel.shape[1], kernel.shape[3]
     products = tf.reshape(products, [tasks, features, batch, count * units_out])
     return gather_taps(products, count, axis=2, channel_axis=3)

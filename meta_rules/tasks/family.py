@@ -53,6 +53,8 @@ class TaskFamily:
       permute: draw a pixel permutation for every task.
       separate_query: draw query examples only from the second half of every class, and everything else from the first: the
         network has then never seen the pictures that it is scored on.
+      split_classes: use only this split's own share of every source's classes (seven tenths for `train`, the rest in halves for
+        `validation` and `test`), so that no class of the judgement was ever meta-trained on.
       horizon: bounds of a network's life, in rule applications; each life draws its own, log-uniformly
         (Metz et al. 2019 sample the number of steps too: it limits what truncation hides).
       windows: lengths of the truncated unrolls, in rule applications; each meta-step draws one.
@@ -76,6 +78,7 @@ class TaskFamily:
         query: int = 10,
         permute: bool = True,
         separate_query: bool = False,
+        split_classes: bool = False,
         horizon: tuple = (50, 300),
         windows: tuple = (20,),
         weight: float = 1.0,
@@ -84,6 +87,7 @@ class TaskFamily:
         self.hidden, self.activation, self.batch_size = tuple(hidden), activation, batch_size
         self.ways, self.support, self.query = ways, support, query
         self.permute, self.separate_query = permute, separate_query
+        self.split_classes = split_classes
         self.horizon, self.windows, self.weight = tuple(horizon), tuple(windows), weight
         if len(self.horizon) != 2 or not 1 <= self.horizon[0] <= self.horizon[1]:
             raise UserError(
@@ -110,9 +114,11 @@ class TaskFamily:
             needed = max(needed, self.support + self.query)
             starts = at + np.concatenate([[0], np.cumsum(counts)[:-1]])
             usable = counts >= needed
+            if self.split_classes:
+                usable &= class_share(len(counts), self.split)
             if usable.sum() < self.ways:
                 raise UserError(
-                    f"Source {name!r} ({self.split}) has {usable.sum()} classes with at least {needed} examples; the task "
+                    f"Source {name!r} ({self.split}) has {usable.sum()} usable classes with at least {needed} examples; the task "
                     f"asks for {self.ways} ways of {self.support} + {self.query}. Lower ways, support or query."
                 )
             of_source.append((len(first), int(usable.sum())))
@@ -143,7 +149,7 @@ class TaskFamily:
         drawn += tf.cast(tf.range(largest)[None] >= classes[:, None], tf.float32)
         chosen = start[:, None] + tf.argsort(drawn, axis=-1)[:, : self.ways]
         if self.permute:
-            order = stateless.permutation(stateless.fold(keys, "permutation"), self.inputs)
+            order = stateless.permutation(stateless.fold(keys, "permutation", self.split), self.inputs)
         else:
             order = tf.broadcast_to(tf.range(self.inputs), [tf.shape(keys)[0], self.inputs])
         return Task(chosen, order)
@@ -189,6 +195,16 @@ class TaskFamily:
         if found.dtype == tf.uint8:
             return tf.cast(found, tf.float32) / 255.0
         return tf.cast(found, tf.float32)
+
+
+def class_share(classes, split):
+    """Which of a source's classes belong to a split: booleans `[classes]`; the three splits divide them all."""
+    order = np.random.Generator(np.random.Philox(key=classes)).permutation(classes)
+    cuts = [int(round(share * classes)) for share in (0, 0.7, 0.85, 1)]
+    place = ("train", "validation", "test").index(split)
+    mine = np.zeros(classes, bool)
+    mine[order[cuts[place] : cuts[place + 1]]] = True
+    return mine
 
 
 def _distinct(keys, number, count):
