@@ -32,8 +32,8 @@ class ProbeResult(NamedTuple):
 def ridge_weights(features, targets, ridge):
     """Ridge regression with an unpenalised intercept, in closed form.
 
-    Centring both sides removes the intercept from the system; the smaller of the two equivalent systems (features x features, or
-    examples x examples) is then solved by Cholesky.
+    Centring both sides removes the intercept from the system; the smaller of the two equivalent systems (features x
+    features, or examples x examples) is then solved by Cholesky.
 
     Args:
       features: `[tasks, examples, features]`.

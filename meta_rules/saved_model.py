@@ -100,7 +100,7 @@ class LearnedFeatures(tf.Module):
 
 
 def export_saved_model(path, rule, hidden=(128, 32), activation="relu", batch_size=128):
-    """Writes a rule as a SavedModel folder; see `LearnedFeatures`. An older export at `path` is replaced when the new is whole."""
+    """Writes a rule as a SavedModel folder; see `LearnedFeatures`. An older one at `path` goes when the new is whole."""
     module = LearnedFeatures(rule, hidden, activation, batch_size)
     partial = f"{path}.partial-{os.getpid()}"
     tf.saved_model.save(module, partial, signatures=module.signatures())

@@ -122,11 +122,9 @@ def test_permuting_the_inputs_permutes_the_rows_of_the_first_kernel_alone(name):
     assert_nests_close(found, permuted(run(rule.theta(), state, data)), rtol=1e-7, atol=1e-9)
 
 
-@every_rule
+@pytest.mark.parametrize("name", [name for name in RULES if rules.REGISTRY[name].neuron_local])
 def test_a_local_rule_ignores_what_its_units_cannot_see(name):
     rule = cases.make(name)
-    if not rule.neuron_local:
-        pytest.skip("claims no locality")
     net, state, inputs = cases.network(name), cases.initial(rule), cases.batches()[0]
     # Input 2 does not reach unit 1 of the first layer, nor does that layer's unit 3 reach unit 0 of the second.
     first, second = (kernel.numpy() for kernel in state.kernels)
@@ -175,7 +173,8 @@ def test_gradient_equals_finite_differences(name):
     theta, state, data = rule.theta(), cases.initial(rule), cases.batches()
     _, found = run(theta, state, data)
     assert found.keys() == theta.keys()
-    random, epsilon, largest = np.random.default_rng(3), 1e-6, 0.0
+    # So small that hardly ever a relu or a winner changes within it.
+    random, epsilon, largest = np.random.default_rng(3), 1e-7, 0.0
     for key, value in theta.items():
         direction = random.normal(size=value.shape)
 
@@ -183,7 +182,7 @@ def test_gradient_equals_finite_differences(name):
             return float(run({**theta, key: value + sign * epsilon * direction}, state, data)[0])
 
         numeric = (loss(1) - loss(-1)) / (2 * epsilon)
-        assert float(tf.reduce_sum(found[key] * direction)) == pytest.approx(numeric, rel=2e-4, abs=2e-7), key
+        assert float(tf.reduce_sum(found[key] * direction)) == pytest.approx(numeric, rel=1e-5, abs=2e-6), key
         largest = max(largest, abs(numeric))
     assert largest > 1e-4
 
@@ -196,14 +195,15 @@ def test_a_saved_rule_comes_back(name, tmp_path):
     assert type(again) is type(rule) and again.rule_config() == rule.rule_config()
     assert again.theta().keys() == rule.theta().keys()
     state, inputs = cases.initial(rule), cases.batches(dtype="float32")[0]
-    expected = rule(state, inputs, rule.network(SIZES))
-    assert_nests_close(again(cases.initial(again), inputs, again.network(SIZES)), expected, rtol=0)
+    expected = rule(state, inputs, network=rule.network(SIZES))
+    assert_nests_close(again(state, inputs, network=again.network(SIZES)), expected, rtol=0)
 
 
 def exported_equals_eager(rule, path, steps=2):
     """Exports, loads and compares the features for rows of two widths."""
-    module = LearnedFeatures(rule, hidden=SIZES[1:], batch_size=BATCH)
-    tf.saved_model.save(module, str(path), signatures=module.signatures())
+    # Not relu: it makes rows of zeros, which are equally near to all units of `competitive`.
+    module = LearnedFeatures(rule, hidden=SIZES[1:], activation="tanh", batch_size=BATCH)
+    tf.saved_model.save(module, str(path))
     loaded = tf.saved_model.load(str(path))
     for width in (SIZES[0], 9):
         rows = tf.constant(np.random.default_rng(width).normal(size=(20, width)), tf.float32)
@@ -217,7 +217,13 @@ def exported_equals_eager(rule, path, steps=2):
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
-@every_rule
+#: Large programs, which take half a minute to export.
+LARGE = ("default", "metz2019")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in RULES]
+)
 def test_an_exported_rule_gives_the_same_features(name, tmp_path):
     exported_equals_eager(cases.make(name, "float32"), tmp_path / "model")
 

@@ -67,7 +67,8 @@ class Table:
         rms = np.sqrt(np.mean(np.square(reference)))
         gap = float(np.max(np.abs(mine - reference))) / (rms if rms > 0.0 else 1.0)
         found = self.rows.setdefault(stage, {})
-        found[way] = (max(gap, found[way][0]) if way in found and not np.isnan(gap) else gap, tolerance)
+        # np.maximum, unlike max, keeps what is not a number: that is a miss.
+        found[way] = (float(np.maximum(gap, found[way][0])) if way in found else gap, tolerance)
 
     def missed(self):
         """How many gaps are over their tolerance."""

@@ -8,27 +8,17 @@ distances along the way. The folder gets a table (comparison.md), a plot (compar
 there already are not repeated.
 """
 
+import argparse
 import hashlib
 import json
 import os
 import time
 
+import gin
 import numpy as np
-from absl import app, flags
 from matplotlib.figure import Figure
 
 from meta_rules.errors import UserError, exits_cleanly
-
-_GIN_FILE = flags.DEFINE_multi_string(
-    "gin_file",
-    [],
-    "A configuration: a gin file, or several joined by '+' of which later ones win; repeatable.",
-)
-_GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], "Gin binding for all configurations; repeatable.")
-_TASK_STEPS = flags.DEFINE_integer("task_steps", 20000, "Budget of every run, in task-steps.", lower_bound=1)
-_SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds of meta-training, separated by commas.")
-_POINTS = flags.DEFINE_integer("points", 5, "Judgements after the first, before any training.", lower_bound=1)
-_OUT_DIR = flags.DEFINE_string("out_dir", "comparison", "Where table, plot and runs are written.")
 
 
 def meta_train(files, bindings, seed, budget, points):
@@ -42,7 +32,7 @@ def meta_train(files, bindings, seed, budget, points):
     Raises:
       UserError: a mistake in the configuration, or none that can be judged.
     """
-    from meta_rules import configuration, estimators, rules  # noqa: F401  gin knows what is imported
+    from meta_rules import configuration
     from meta_rules.evaluation.few_shot import FewShotTrial
     from meta_rules.meta_trainer import MetaTrainer
     from meta_rules.training_run import TrainingRun
@@ -55,13 +45,13 @@ def meta_train(files, bindings, seed, budget, points):
     if run.judge is None:
         raise UserError(f"{'+'.join(files)} has no judge; bind TrainingRun.judge.")
     trainer, trial = run.trainer, FewShotTrial(run.trainer.rule, run.judge, seed=0)
-    marks = set(np.linspace(0, meta_steps, points + 1).round().astype(int))
+    marks = {int(step) for step in np.linspace(0, meta_steps, points + 1).round()}
     found, done, seconds = [], 0, 0.0
 
     def judge(step):
         accuracies = trial.accuracies(trainer.theta(), run.judge_steps, run.draws)
         means = {str(name): float(values.mean()) for name, values in accuracies.items()}
-        found.append({"meta_steps": int(step), "task_steps": done, "seconds": seconds, "accuracy": means})
+        found.append({"meta_steps": step, "task_steps": done, "seconds": seconds, "accuracy": means})
 
     def on_step(step, metrics, scalars):
         nonlocal done, seconds, since
@@ -72,22 +62,34 @@ def meta_train(files, bindings, seed, budget, points):
 
     judge(0)
     since = time.monotonic()
-    trainer.train(on_step)
+    try:
+        trainer.train(on_step)
+    except UserError as error:
+        # What is left of the budget would not change theta any more.
+        print(f"{error} Judged as it is from here on.", flush=True)
+        for step in sorted(mark for mark in marks if mark > found[-1]["meta_steps"]):
+            done = budget * step // meta_steps
+            judge(step)
     names = {"rule": trainer.rule.rule_name, "estimator": trainer.estimator.estimator_name}
     return {"seed": seed, **names, "points": found}
 
 
 def all_runs(configurations, bindings, seeds, budget, points, folder):
     """The runs of every configuration and seed: dict of configuration -> list; those in the folder are read, not run."""
+    from meta_rules import configuration, estimators, rules  # noqa: F401  gin knows what is imported
     from meta_rules.saved_rules import write_atomically
 
+    paths = {}
+    for files in configurations:
+        # All are read before the first one runs: a mistake in the last must not cost an hour.
+        configuration.parse(files.split("+"), bindings)
+        text = json.dumps([gin.config_str(), budget, points])
+        paths[files] = f"{label(files)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}-seed{{}}.json"
     os.makedirs(os.path.join(folder, "runs"), exist_ok=True)
     found = {}
     for files in configurations:
         for seed in seeds:
-            asked = [files, bindings, seed, budget, points]
-            digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]
-            path = os.path.join(folder, "runs", f"{label(files)}-seed{seed}-{digest}.json")
+            path = os.path.join(folder, "runs", paths[files].format(seed))
             if not os.path.exists(path):
                 print(f"{label(files)}, seed {seed} ...", flush=True)
                 run = meta_train(files.split("+"), bindings, seed, budget, points)
@@ -166,26 +168,43 @@ def plot(found):
     return figure
 
 
+def options():
+    """What the command line takes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    several = "A configuration: a gin file, or several joined by '+' of which later ones win; repeatable."
+    parser.add_argument("--gin_file", action="append", default=[], help=several)
+    parser.add_argument(
+        "--gin_param", action="append", default=[], help="Gin binding for all configurations; repeatable."
+    )
+    parser.add_argument("--task_steps", type=int, default=20000, help="Budget of every run, in task-steps.")
+    parser.add_argument("--seeds", default="0", help="Seeds of meta-training, separated by commas.")
+    parser.add_argument(
+        "--points", type=int, default=5, help="Judgements after the first, before any training."
+    )
+    parser.add_argument("--out_dir", default="comparison", help="Where table, plot and runs are written.")
+    return parser
+
+
 @exits_cleanly
-def main(argv):
-    """Parses flags, runs what is not there yet, writes table and plot."""
-    if len(argv) > 1:
-        raise UserError(f"Unexpected argument {argv[1]!r}; see --help.")
-    if not _GIN_FILE.value:
+def main():
+    """Parses the command line, runs what is not there yet, writes table and plot."""
+    given = options().parse_args()
+    if not given.gin_file:
         raise UserError("Give --gin_file once for every configuration to compare.")
-    if len({label(files) for files in _GIN_FILE.value}) < len(_GIN_FILE.value):
+    if len({label(files) for files in given.gin_file}) < len(given.gin_file):
         raise UserError("Two configurations have the same name; rename one of the gin files.")
-    if not all(seed.strip().isdigit() for seed in _SEEDS.value):
-        raise UserError(f"--seeds must be whole numbers separated by commas, got {','.join(_SEEDS.value)!r}.")
-    seeds = [int(seed) for seed in _SEEDS.value]
-    folder, budget = _OUT_DIR.value, _TASK_STEPS.value
-    found = all_runs(_GIN_FILE.value, _GIN_PARAM.value, seeds, budget, _POINTS.value, folder)
-    text = table(found, budget, seeds)
-    with open(os.path.join(folder, "comparison.md"), "w") as file:
+    if not all(seed.strip().isdigit() for seed in given.seeds.split(",")):
+        raise UserError(f"--seeds must be whole numbers separated by commas, got {given.seeds!r}.")
+    if given.task_steps < 1 or given.points < 1:
+        raise UserError("--task_steps and --points must be at least 1.")
+    seeds = [int(seed) for seed in given.seeds.split(",")]
+    found = all_runs(given.gin_file, given.gin_param, seeds, given.task_steps, given.points, given.out_dir)
+    text = table(found, given.task_steps, seeds)
+    with open(os.path.join(given.out_dir, "comparison.md"), "w") as file:
         file.write(text)
-    plot(found).savefig(os.path.join(folder, "comparison.png"), dpi=120)
+    plot(found).savefig(os.path.join(given.out_dir, "comparison.png"), dpi=120)
     print(text)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -16,11 +16,12 @@ from meta_rules.rules.local import mean_product, mean_square
 @register("bcm")
 @configurable
 class BCMRule(HandDesignedRule):
-    """`dW_ij = step / in * mean_batch(x_i y_j (y_j - t_j)) / t_j`, with y = x W and `in` inputs.
+    """`dW_ij = step / in * mean_batch(x_i y_j (y_j - t_j)) / (t_j mean_batch(x_i^2))`, with y = x W.
 
     The threshold t_j is a running mean of y_j^2; it must slide faster than the weights change. A unit becomes
     selective: of K linearly independent inputs of equal frequency it answers one with K and the others with
-    0. The rule is neuron-local.
+    0. Dividing by the sender's power and the number of inputs, `in`, moves no fixed point and makes one step
+    size do for any data. The rule is neuron-local.
 
     Args:
       step: step size, in (0, 1].
@@ -40,6 +41,7 @@ class BCMRule(HandDesignedRule):
         x = seen.below
         y = x @ layer.kernel
         threshold = layer.memory + steps["threshold_step"] * (mean_square(y) - layer.memory)
-        change = mean_product(x, y * (y - threshold)) / (threshold + 1e-6)
+        power = tf.linalg.matrix_transpose(mean_square(x)) + 1e-6
+        change = mean_product(x, y * (y - threshold)) / (power * (threshold + 1e-6))
         inputs = tf.cast(tf.shape(x)[-1], x.dtype)
         return layer._replace(kernel=layer.kernel + steps["step"] / inputs * change, memory=threshold)

@@ -43,12 +43,23 @@ class Read(NamedTuple):
       prefix: the leading scope of the stored names, with its last slash, or empty.
       mapped: dict of stored name -> meta-parameter.
       ignored: dict of stored name -> why it is not needed.
+      step: the stored `global_step`, or None.
     """
 
     theta: dict
     prefix: str
     mapped: dict
     ignored: dict
+    step: int | None = None
+
+
+class MissingVariables(UserError):
+    """Trainable variables of the rule that are not in a checkpoint; `names` lists them all."""
+
+    def __init__(self, names, shown=4):
+        rest = f" and {len(names) - shown} more" if len(names) > shown else ""
+        super().__init__(f"Missing from it: {', '.join(names[:shown])}{rest}.")
+        self.names = names
 
 
 def _numbered(name, index):
@@ -172,7 +183,7 @@ def stored_output_size(shapes, prefix=None):
     prefix = find_prefix(shapes, wanted) if prefix is None else prefix
     if prefix + name not in shapes:
         missing = [key for key in wanted if prefix + key not in shapes]
-        raise UserError(f"Missing from it: {_some([prefix + key for key in missing])}.")
+        raise MissingVariables([prefix + key for key in missing])
     shape = tuple(shapes[prefix + name])
     if len(shape) != 3 or shape[0] != 3 or shape[1] != shape[2] or shape[1] < 1:
         raise UserError(
@@ -200,7 +211,7 @@ def read_variables(rule, shapes, get, prefix=None):
     prefix = find_prefix(shapes, wanted) if prefix is None else prefix
     missing = [prefix + name for name in wanted if prefix + name not in shapes]
     if missing:
-        raise UserError(f"Missing from it: {_some(missing)}.")
+        raise MissingVariables(missing)
     for name, stored in wanted.items():
         shape = tuple(shapes[prefix + name])
         if shape != stored.shape:
@@ -230,11 +241,6 @@ def _why(name):
     if any(piece.startswith("backward") for piece in name.split("/")):
         return "of separate updates of V, not asked for"
     return "not part of the rule"
-
-
-def _some(names, shown=4):
-    rest = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + rest
 
 
 def open_checkpoint(path):
@@ -267,7 +273,7 @@ def open_checkpoint(path):
         if isinstance(error, UserError):
             raise
         raise UserError(
-            f"{path} is not a TensorFlow checkpoint, or it is damaged ({_line(error)})."
+            f"{path} is not a TensorFlow checkpoint, or it is damaged ({type(error).__name__})."
         ) from error
 
 
@@ -294,7 +300,9 @@ def read_checkpoint(path, output_size=None, identical_updates=True, prefix=None)
         try:
             return reader.get_tensor(name)
         except (tf.errors.OpError, ValueError, RuntimeError) as error:
-            raise UserError(f"{name} cannot be read: the checkpoint is damaged ({_line(error)}).") from error
+            raise UserError(
+                f"{name} cannot be read: the checkpoint is damaged ({type(error).__name__})."
+            ) from error
 
     try:
         stored = stored_output_size(shapes, prefix)
@@ -305,13 +313,9 @@ def read_checkpoint(path, output_size=None, identical_updates=True, prefix=None)
             )
         rule = Metz2019(output_size=stored, identical_updates=identical_updates)
         read = read_variables(rule, shapes, get, prefix)
+        step = int(get("global_step")) if shapes.get("global_step") == () else None
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        error.args = (f"{path}: {error}",)
+        raise
     rule.assign(read.theta)
-    return rule, read
-
-
-def _line(error):
-    text = getattr(error, "message", None) or str(error)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(error).__name__
+    return rule, read._replace(step=step)

@@ -1,10 +1,12 @@
 """Building blocks of the published 2019 rule: convolutions, normalisation, and what a unit knows of itself.
 
 Arrays are `[tasks, channels, batch, units]`, and convolutions along the batch and along the units are the same function on
-another axis, so nothing is ever transposed. A convolution is *one* matrix product that gives all taps at once, `[taps * out, in] x
-[in, batch * units]`, and a sum of shifted slices of its result, which XLA fuses with the normalisation that follows. Measured on
-one core, compiled, 128 examples and 128 units, 64 channels: 4.0 ms against 7.0 ms with shifted copies of the input before the
-product. Its plain gradient is two matrix products as well (one set of shifted copies for both), in the canonical layout.
+another axis, so nothing is ever transposed. A convolution is *one* matrix product that gives all taps at once,
+`[taps * out, in] x [in, batch * units]`, and a sum of shifted slices of its result. Measured with its normalisation and
+relu, compiled, on one core, 128 examples, 128 units and 64 channels: 3.6 ms, against 7.0 ms with shifted copies of the input
+before the product. Its plain gradient is two matrix products as well (one set of shifted copies serves both), in the
+canonical layout. The weights stand on the left untransposed: the gradient is then a product of many rows by few, which on
+four tasks at once takes a third of the time of the other way round.
 
 Source: Metz et al., ICLR 2019, and the code published with it; section numbers below are of that description in the
 project's reference (metz2019.md), summed up in `meta_rules.rules.metz2019`.
@@ -27,9 +29,11 @@ def size(tensor, axis):
 def batch_norm(values, shift, axes):
     """`(x - mean) / sqrt(variance + 1e-3) + shift` with the statistics of `values` itself over `axes`; no scale.
 
+    The gradient is written out: two averages and one pass over the values, where the plain one takes seven passes.
+
     Args:
       values: `[tasks, channels, batch, units]`, or any array with those axes.
-      shift: broadcasts with `values`.
+      shift: of the shape of `values`, with ones on `axes`.
       axes: list of the axes to average over.
     """
 
@@ -39,12 +43,20 @@ def batch_norm(values, shift, axes):
             array = tf.reduce_mean(array, axis=axis, keepdims=True)
         return array
 
-    mean = average(values)
-    # The variance does not change with the mean it is taken around, so leaving that path out of the gradient changes
-    # nothing in it and saves a pass.
-    variance = average(tf.square(values - tf.stop_gradient(mean)))
-    scale = tf.math.rsqrt(variance + NORM_EPSILON)
-    return values * scale + (shift - mean * scale)
+    @tf.custom_gradient
+    def normalised(values, shift):
+        mean = average(values)
+        scale = tf.math.rsqrt(average(tf.square(values - mean)) + NORM_EPSILON)
+
+        def gradient(upstream):
+            count = tf.cast(tf.reduce_prod([size(values, axis) for axis in axes]), values.dtype)
+            level = average(upstream)
+            slope = average(upstream * (values - mean)) * tf.square(scale)
+            return scale * (upstream - level - (values - mean) * slope), level * count
+
+        return values * scale + (shift - mean * scale), gradient
+
+    return normalised(values, shift)
 
 
 def channel_norm(values, shift):
@@ -150,11 +162,12 @@ def weight_statistics(below, above):
 
 
 def unit_identity(units, dtype):
-    """Sine and cosine of two turns along the layer, `[1, 2, units]`: how a unit knows which one it is (section 3a)."""
+    """Sine and cosine of two turns along the layer, batch-normalised, `[1, 2, units]`: which one a unit is (section 3a)."""
     position = tf.cast(tf.range(units), dtype)
     last = tf.cast(units - 1, dtype)
     angle = position * (4.0 * math.pi / tf.maximum(last, 1.0))
-    return tf.stack([tf.sin(angle), tf.cos(angle)])[None]
+    waves = tf.stack([tf.sin(angle), tf.cos(angle)])[None]
+    return batch_norm(waves, tf.zeros([1, 2, 1], dtype), [2])
 
 
 def standardise(values):
