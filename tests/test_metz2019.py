@@ -212,7 +212,10 @@ def loss_and_gradient(identical):
     return loss, gradient, theta, state, batch
 
 
-@pytest.mark.parametrize(("case", "identical"), [(case, True) for case in CASES] + [("ordinary", False)])
+@pytest.mark.parametrize(
+    ("case", "identical"),
+    [(case, True) for case in CASES] + [pytest.param("ordinary", False, marks=pytest.mark.slow)],
+)
 def test_gradient_against_finite_differences(case, identical):
     loss, gradient, theta, state, batch = loss_and_gradient(identical)
     state, batch = CASES[case](state, batch)
@@ -240,9 +243,10 @@ def test_gradient_against_finite_differences(case, identical):
         assert abs(numeric - exact) < 1e-6 * (scale + abs(exact)), (kind, numeric, exact)
 
 
+@pytest.mark.slow
 def test_gradient_through_the_compiled_loop_equals_the_plain_one():
-    rule = small()
-    network, state, theta, batch = setting(rule, tasks=2)
+    rule = small(blocks=1, top_unit_layers=1, top_batch_layers=0)
+    network, state, theta, batch = setting(rule, tasks=2, sizes=(5, 4))
     gradients = []
     for compiled in (True, False):
 

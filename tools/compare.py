@@ -14,10 +14,10 @@ import json
 import os
 import time
 
-import gin
 import numpy as np
 from matplotlib.figure import Figure
 
+import gin
 from meta_rules.errors import UserError, exits_cleanly
 
 
@@ -76,7 +76,7 @@ def meta_train(files, bindings, seed, budget, points):
 
 def all_runs(configurations, bindings, seeds, budget, points, folder):
     """The runs of every configuration and seed: dict of configuration -> list; those in the folder are read, not run."""
-    from meta_rules import configuration, estimators, rules  # noqa: F401  gin knows what is imported
+    from meta_rules import configuration, estimators, rules, training_run  # noqa: F401  gin knows what is imported
     from meta_rules.saved_rules import write_atomically
 
     paths = {}

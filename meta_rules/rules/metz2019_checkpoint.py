@@ -19,6 +19,8 @@ _READOUT_NAMES = {
     "1_order": "weight_readout_1",
     "rbf": "weight_readout_rbf",
 }
+#: What TensorFlow's reader raises on files that are not what they should be.
+_READER_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, LookupError, TypeError, OSError)
 _MOVING = ("moving_mean", "moving_variance")
 
 
@@ -269,7 +271,7 @@ def open_checkpoint(path):
         if not os.path.isfile(prefix + ".index") and not os.path.isfile(prefix):
             raise UserError(f"No checkpoint {prefix!r}: expected {prefix}.index and its data beside it.")
         return tf.train.load_checkpoint(prefix)
-    except (tf.errors.OpError, ValueError, RuntimeError, OSError) as error:
+    except _READER_ERRORS as error:
         if isinstance(error, UserError):
             raise
         raise UserError(
@@ -299,7 +301,7 @@ def read_checkpoint(path, output_size=None, identical_updates=True, prefix=None)
     def get(name):
         try:
             return reader.get_tensor(name)
-        except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        except _READER_ERRORS as error:
             raise UserError(
                 f"{name} cannot be read: the checkpoint is damaged ({type(error).__name__})."
             ) from error

@@ -126,11 +126,10 @@ def merge(terms, coefficients, bias, epsilon):
       `(core, change)`, each `[tasks, in, out]`; the change is what is subtracted from the weights after the step size.
     """
     w, count = terms["w_base"], len(TERMS)
-    # All twelve at once: a twelfth of the operations to compile.
-    stacked = tf.stack([terms[name] for name in TERMS], axis=1)
-    squared = tf.reduce_mean(tf.square(stacked), axis=2, keepdims=True)
-    scale = coefficients[:, :, None, None] * tf.math.rsqrt(squared + epsilon)
-    total = (tf.reduce_sum(stacked * scale, axis=1) + bias[:, None, None]) / count
+    weighed = [
+        coefficients[:, i, None, None] * squash_columns(terms[name], epsilon) for i, name in enumerate(TERMS)
+    ]
+    total = (tf.add_n(weighed) + bias[:, None, None]) / count
     along = tf.reduce_mean(total * w, axis=[1, 2], keepdims=True)
     total -= w * tf.nn.relu(along)
     core = squash_columns(total * count**-0.5, epsilon)
