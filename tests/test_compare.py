@@ -17,6 +17,7 @@ TINY = {
     "MetaTrainer.tasks": 4,
     "TrainingRun.judge_steps": (3,),
     "TrainingRun.draws": 4,
+    "MetaTrainer.families": "[@small/TaskFamily()]",
     "small/TaskFamily.sources": ["digits"],
     "small/TaskFamily.image_size": 8,
     "small/TaskFamily.hidden": (6, 5),

@@ -29,7 +29,7 @@ class BCMRule(HandDesignedRule):
       seed: see `UpdateRule`.
     """
 
-    def __init__(self, step: float = 0.1, threshold_step: float = 0.2, seed: int = 0, **kwargs):
+    def __init__(self, step: float = 0.02, threshold_step: float = 0.2, seed: int = 0, **kwargs):
         super().__init__({"step": step, "threshold_step": threshold_step}, seed=seed, **kwargs)
 
     def layer_memory(self, tasks, units):

