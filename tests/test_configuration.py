@@ -2,10 +2,10 @@
 
 import os
 
-import gin
 import pytest
 
-from meta_rules import configuration, estimators, rules, training_run  # noqa: F401 (they register with gin)
+import gin
+from meta_rules import configuration, estimators, rules, training_run  # noqa: F401
 from meta_rules.errors import UserError
 
 GIN = os.path.join(os.path.dirname(__file__), "..", "gin")

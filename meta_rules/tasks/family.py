@@ -118,8 +118,8 @@ class TaskFamily:
                 usable &= class_share(len(counts), self.split)
             if usable.sum() < self.ways:
                 raise UserError(
-                    f"Source {name!r} ({self.split}) has {usable.sum()} usable classes with at least {needed} examples; the task "
-                    f"asks for {self.ways} ways of {self.support} + {self.query}. Lower ways, support or query."
+                    f"Source {name!r} ({self.split}) has {usable.sum()} usable classes with at least {needed} examples; the "
+                    f"task asks for {self.ways} ways of {self.support} + {self.query}. Lower ways, support or query."
                 )
             of_source.append((len(first), int(usable.sum())))
             first.extend(starts[usable])
