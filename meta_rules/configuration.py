@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import logging
 import os
 import types
 import typing
@@ -107,10 +108,18 @@ def parse(files, bindings):
         gin.add_config_file_search_path(folder)
     gin.clear_config()
     paths = [find(path) for path in files]
+    # Gin looks for an included file in one place after the other, and logs an error for each where it is not.
+    logging.getLogger().addFilter(_not_a_false_alarm)
     try:
         gin.parse_config_files_and_bindings(paths, list(bindings), finalize_config=True)
     except (ValueError, SyntaxError, OSError, TypeError, AttributeError, RuntimeError) as error:
         raise UserError(f"Configuration: {_first_line(error)}") from error
+    finally:
+        logging.getLogger().removeFilter(_not_a_false_alarm)
+
+
+def _not_a_false_alarm(record):
+    return not str(record.msg).startswith("Path not found")
 
 
 def build(target, *args, **kwargs):
