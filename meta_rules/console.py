@@ -1,6 +1,7 @@
 """What every command does before it imports TensorFlow: see that its output is the program's own."""
 
 import contextlib
+import logging
 import os
 import sys
 import tempfile
@@ -27,3 +28,5 @@ def quiet_import():
             sys.stderr.flush()
             os.dup2(kept, 2)
             os.close(kept)
+    # Its Python side warns of things that are meant here, such as one compiled program a task family.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
