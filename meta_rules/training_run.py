@@ -105,9 +105,8 @@ class TrainingRun:
         if restored is not None:
             trainer.pools = [distribution.scatter(trainer.strategy, pool) for pool in restored]
             self.console.print(f"Resuming at meta-step {trainer.step}.")
-        for family in trainer.families:
-            for origin in family.origins:
-                self.console.print(f"Meta-training on {origin}", highlight=False, soft_wrap=True)
+        for origin in dict.fromkeys(origin for family in trainer.families for origin in family.origins):
+            self.console.print(f"Meta-training on {origin}", highlight=False, soft_wrap=True)
         self.summaries = summaries.RunSummaries(self.run_dir, configuration.operative())
         with StopRequest() as stop, self._progress() as progress:
             bar = progress.add_task(
