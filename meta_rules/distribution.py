@@ -7,19 +7,27 @@ from meta_rules.errors import UserError
 STRATEGIES = ("auto", "default", "mirrored", "multi_worker", "tpu")
 
 
-def strategy(name="auto", tpu="local"):
+def strategy(name="auto", tpu="local", cpu_devices=None):
     """The strategy of that name.
 
     Args:
       name: `default` is one device; `mirrored` all GPUs, or all logical CPU devices; `multi_worker` reads TF_CONFIG; `tpu` asks
         the cluster resolver; `auto` takes TPUs, then several GPUs, then one device.
       tpu: name of the TPU, or `local`.
+      cpu_devices: logical devices to divide the processor into, for `mirrored` without GPUs; must come before TensorFlow
+        uses a device.
 
     Raises:
       UserError: no such strategy, or not the hardware for it.
     """
     if name not in STRATEGIES:
         raise UserError(f"Unknown strategy {name!r}; known: {', '.join(STRATEGIES)}.")
+    if cpu_devices is not None:
+        if name != "mirrored" or cpu_devices < 1:
+            raise UserError("Logical CPU devices must be at least 1, and are for --strategy=mirrored.")
+        cpu, *_ = tf.config.list_physical_devices("CPU")
+        logical = [tf.config.LogicalDeviceConfiguration()] * cpu_devices
+        tf.config.set_logical_device_configuration(cpu, logical)
     if name == "auto":
         gpus = tf.config.list_physical_devices("GPU")
         tpus = tf.config.list_physical_devices("TPU")

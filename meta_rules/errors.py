@@ -1,7 +1,11 @@
 """Errors that a user can cause, and how a command line ends on them: one clear line, exit code 2, no traceback."""
 
+import errno
 import functools
 import sys
+
+#: What a full disk or a folder that may not be written says.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 class UserError(ValueError):
@@ -17,6 +21,11 @@ def exits_cleanly(main):
             return main(*args, **kwargs)
         except UserError as error:
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            sys.exit(2)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            print(f"error: Cannot write {error.filename or 'a file'}: {error.strerror}.", file=sys.stderr)
             sys.exit(2)
 
     return wrapped

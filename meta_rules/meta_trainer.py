@@ -34,11 +34,13 @@ class MetaTrainer:
       learning_rate: of Adam at the start; it falls to 1/100 over the run along a cosine.
       clip_norm: bound on the global norm of the meta-gradient.
       averaging: decay of the running average of theta, which is what is saved and judged.
+      steps_per_call: meta-steps that the host starts at once, all of one family and window; more cost less of its time.
       seed: of everything random.
       strategy: a `tf.distribute` strategy; the current one if None.
 
     Raises:
-      UserError: tasks that do not divide by the replicas, or that the estimator cannot work with.
+      UserError: tasks that do not divide by the replicas, or that the estimator cannot work with; meta-steps that do not
+        divide by those of a call.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class MetaTrainer:
         learning_rate: float = 3e-3,
         clip_norm: float = 1.0,
         averaging: float = 0.98,
+        steps_per_call: int = 1,
         seed: int = 0,
         strategy=None,
     ):
@@ -58,6 +61,7 @@ class MetaTrainer:
         self.families = list(families) if isinstance(families, list | tuple) else [families]
         self.meta_steps, self.tasks, self.seed = meta_steps, tasks, seed
         self.clip_norm, self.averaging = clip_norm, averaging
+        self.steps_per_call = 1 if estimator.host_update else steps_per_call
         self.strategy = strategy or tf.distribute.get_strategy()
         if not self.families or meta_steps < 1 or tasks < 1:
             raise UserError("MetaTrainer needs at least one family, one meta-step and one task.")
@@ -65,6 +69,10 @@ class MetaTrainer:
             raise UserError(
                 f"MetaTrainer.tasks is {tasks}, which does not divide by "
                 f"{self.strategy.num_replicas_in_sync} replicas."
+            )
+        if steps_per_call < 1 or meta_steps % steps_per_call:
+            raise UserError(
+                f"MetaTrainer.meta_steps is {meta_steps}, which does not divide by steps_per_call {steps_per_call}."
             )
         estimator.check(tasks)
         self.problems = [RuleLearning(rule, family) for family in self.families]
@@ -116,8 +124,9 @@ class MetaTrainer:
         return distribution.scatter(self.strategy, first(slots))
 
     def choice(self, step):
-        """Which family and window a meta-step visits, `(index, window)`; the same on all replicas."""
-        random = np.random.Generator(np.random.Philox(key=[self.seed, step]))
+        """Which family and window a meta-step visits, `(index, window)`; the same on all replicas and in all steps of a call."""
+        call = step // self.steps_per_call
+        random = np.random.Generator(np.random.Philox(key=[self.seed, call]))
         weights = np.array([family.weight for family in self.families], float)
         index = int(random.choice(len(self.families), p=weights / weights.sum()))
         return index, int(random.choice(self.families[index].windows))
@@ -148,11 +157,18 @@ class MetaTrainer:
                     lambda theta, pool: self.strategy.run(compiled, (theta, pool)), autograph=False
                 )
             else:
-                step = tf.function(
-                    lambda pool: self.strategy.run(self._replica_step, (compiled, pool)), autograph=False
-                )
+                step = tf.function(lambda pool: self._call(compiled, pool), autograph=False)
             self._estimates[index, length] = step
         return self._estimates[index, length]
+
+    def _call(self, compiled, pool):
+        """The meta-steps of one call: the pool after them, metrics and norm of each."""
+        metrics, norms = [], []
+        for _ in range(self.steps_per_call):
+            pool, figures, norm = self.strategy.run(self._replica_step, (compiled, pool))
+            metrics.append(figures)
+            norms.append(norm)
+        return pool, metrics, norms
 
     def _replica_step(self, compiled, pool):
         theta = self.rule.theta()
@@ -168,7 +184,11 @@ class MetaTrainer:
     def _apply_in_replica(self, total, weight):
         gradient = [total[name] / tf.maximum(weight, 1.0) for name in self._names]
         norm = tf.sqrt(sum(tf.reduce_sum(tf.square(part)) for part in gradient) + 1e-20)
-        scale = tf.minimum(self.clip_norm / norm, 1.0)
+        # Finite tasks can still sum to more than a float holds; theta must not learn of it.
+        sound = tf.math.is_finite(norm)
+        gradient = [tf.where(sound, part, tf.zeros_like(part)) for part in gradient]
+        norm = tf.where(sound, norm, tf.zeros_like(norm))
+        scale = tf.minimum(self.clip_norm / tf.maximum(norm, 1e-10), 1.0)
         replicas = self.strategy.num_replicas_in_sync
         if replicas > 1:
             # Keras sums what the replicas hand in, and each hands in the whole gradient.
@@ -190,10 +210,11 @@ class MetaTrainer:
         self._step.assign_add(1)
 
     def meta_step(self):
-        """One meta-step.
+        """The meta-steps of one call.
 
         Returns:
-          A dict of name -> `[tasks]` array (see `Estimate.metrics`), and a dict of scalars about the step.
+          A dict of name -> `[tasks]` array (see `Estimate.metrics`; of all steps of the call one after the other), and a
+          dict of scalars about the last step.
         """
         index, window = self.choice(self.step)
         length = self.estimator.length(self.problems[index], window)
@@ -204,7 +225,7 @@ class MetaTrainer:
             "meta/gradient_norm": float(norm),
             "meta/learning_rate": rate,
             "meta/family": index,
-            "task_steps": self.task_steps(index, window),
+            "task_steps": self.steps_per_call * self.task_steps(index, window),
         }
         return metrics, scalars
 
@@ -212,8 +233,10 @@ class MetaTrainer:
         return {name: value.numpy() for name, value in distribution.gather(self.strategy, metrics).items()}
 
     def _device_step(self, index, length):
-        self.pools[index], metrics, norm = self._estimate(index, length)(self.pools[index])
-        return self._gathered(metrics), self.strategy.experimental_local_results(norm)[0]
+        self.pools[index], metrics, norms = self._estimate(index, length)(self.pools[index])
+        metrics = [self._gathered(figures) for figures in metrics]
+        joined = {name: np.concatenate([figures[name] for figures in metrics]) for name in metrics[0]}
+        return joined, self.strategy.experimental_local_results(norms[-1])[0]
 
     def _host_step(self, index, length):
         optimiser, like = self.estimator, self.rule.theta()
@@ -239,6 +262,8 @@ class MetaTrainer:
                 self._apply_in_replica if self.estimator.answer == "gradient" else lambda *_: self._follow()
             )
             self._take_compiled = tf.function(lambda *args: self.strategy.run(apply, args), autograph=False)
+        if not np.isfinite(answer).all():
+            answer = theta if self.estimator.answer == "theta" else np.zeros_like(theta)
         values = tf.nest.map_structure(tf.constant, unflatten(answer, like))
         if self.estimator.answer == "theta":
             self.rule.assign(values)
@@ -249,7 +274,7 @@ class MetaTrainer:
         """Meta-steps until `meta_steps` are done, or `on_step` asks to stop.
 
         Args:
-          on_step: called after every meta-step with `(step, metrics, scalars)`; a true answer stops the run.
+          on_step: called after every call of meta-steps with `(step, metrics, scalars)`; a true answer stops the run.
           patience: meta-steps in a row with no finite task after which the run ends.
 
         Returns:
@@ -261,7 +286,7 @@ class MetaTrainer:
         barren = 0
         while self.step < self.meta_steps:
             metrics, scalars = self.meta_step()
-            barren = 0 if metrics["used"].any() else barren + 1
+            barren = 0 if metrics["used"].any() else barren + self.steps_per_call
             if barren >= patience:
                 raise UserError(
                     f"No task has stayed finite for {patience} meta-steps (now at {self.step}): the run has diverged. "

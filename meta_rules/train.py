@@ -15,6 +15,9 @@ _GIN_PARAM = flags.DEFINE_multi_string(
 )
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Run directory; runs/NAME_OF_THE_FIRST_GIN_FILE by default.")
 _STRATEGY = flags.DEFINE_string("strategy", "auto", "auto, default, mirrored, multi_worker or tpu.")
+_CPU_DEVICES = flags.DEFINE_integer(
+    "cpu_devices", None, "Logical CPU devices that --strategy=mirrored spreads tasks over, without GPUs."
+)
 _TPU = flags.DEFINE_string("tpu", "local", "Name of the TPU for --strategy=tpu.")
 
 
@@ -34,7 +37,7 @@ def main(argv):
 
     configuration.parse(_GIN_FILE.value, _GIN_PARAM.value)
     name = os.path.splitext(os.path.basename(_GIN_FILE.value[0]))[0]
-    strategy = distribution.strategy(_STRATEGY.value, _TPU.value)
+    strategy = distribution.strategy(_STRATEGY.value, _TPU.value, _CPU_DEVICES.value)
     run = configuration.build(TrainingRun, _RUN_DIR.value or os.path.join("runs", name), strategy=strategy)
     run.run()
 

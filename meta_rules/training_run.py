@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import tensorflow as tf
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -17,6 +18,7 @@ from meta_rules.configuration import configurable
 from meta_rules.errors import UserError
 from meta_rules.evaluation.few_shot import FewShotTrial, result_rows
 from meta_rules.meta_trainer import MetaTrainer
+from meta_rules.meta_validation import BestRule
 from meta_rules.saved_model import export_saved_model
 from meta_rules.version import __version__
 
@@ -54,6 +56,9 @@ class TrainingRun:
     Args:
       run_dir: the directory; an unfinished run of the same configuration in it is resumed.
       trainer: the `MetaTrainer`; gin's if None.
+      validation: the `TaskFamily` of the meta-validation, of the validation split. The rule that is saved and judged is then
+        the one that did best on it; None saves the running average at the end.
+      validate_every: meta-steps between meta-validations.
       judge: the `TaskFamily` of the final judgement, of the test split; None skips it.
       judge_steps: rule applications after which the learned features are judged, increasing.
       draws: tasks in the judgement, each with its own permutation, network and labels.
@@ -61,13 +66,15 @@ class TrainingRun:
       strategy: a `tf.distribute` strategy.
 
     Raises:
-      UserError: the directory belongs to a run of another configuration.
+      UserError: the directory belongs to a run of another configuration, or another process runs in it.
     """
 
     def __init__(
         self,
         run_dir: str,
         trainer=None,
+        validation=None,
+        validate_every: int = 100,
         judge=None,
         judge_steps: tuple = (50, 300),
         draws: int = 20,
@@ -84,7 +91,8 @@ class TrainingRun:
         self.run_dir, self.judge = run_dir, judge
         self.judge_steps, self.draws = (0, *judge_steps), draws
         self.checkpoint_every, self.picture_every = checkpoint_every, picture_every
-        self.summary_every = summary_every
+        self.summary_every, self.validate_every = summary_every, validate_every
+        self.best = BestRule(trainer, validation) if validation is not None else None
         self.console = Console()
 
     def path(self, *parts):
@@ -97,9 +105,20 @@ class TrainingRun:
         Returns:
           The rows of results.json, or None when the run was stopped before its end.
         """
+        os.makedirs(self.run_dir, exist_ok=True)
+        try:
+            with FileLock(self.path(".lock"), timeout=0):
+                return self._run()
+        except Timeout as error:
+            raise UserError(
+                f"Another process is at work in {self.run_dir}; wait for it, or give another --run_dir."
+            ) from error
+
+    def _run(self):
         self._claim_directory()
         trainer = self.trainer
-        checkpoints = RunCheckpoints(self.path("checkpoints"), trainer.variables())
+        live = trainer.variables() | (self.best.variables() if self.best else {})
+        checkpoints = RunCheckpoints(self.path("checkpoints"), live)
         pools = [distribution.gather(trainer.strategy, pool) for pool in trainer.pools]
         restored = checkpoints.restore(pools)
         if restored is not None:
@@ -117,13 +136,19 @@ class TrainingRun:
             def on_step(step, metrics, scalars):
                 self._show(progress, bar, step, metrics, watch.rate(scalars["task_steps"]))
                 self._record(step, metrics, scalars, watch.last)
-                if step % self.checkpoint_every == 0 or step == trainer.meta_steps or stop.signal:
+                if self.best and self._due(step, self.validate_every):
+                    progress.update(bar, description="validating")
+                    self.summaries.scalars(step, {"validation/accuracy": self.best.consider()})
+                if self._due(step, self.checkpoint_every) or stop.signal:
                     checkpoints.save(step, [distribution.gather(trainer.strategy, p) for p in trainer.pools])
                 return bool(stop.signal)
 
-            done = trainer.train(on_step)
-        self.summaries.flush()
-        self._save_rule()
+            try:
+                done = trainer.train(on_step)
+            finally:
+                # A run that ends in an error leaves what it learned too.
+                self.summaries.flush()
+                self._save_rule()
         if not done:
             self.console.print(
                 f"Stopped at meta-step {trainer.step}, saved in {self.run_dir}; the same command goes on from there."
@@ -131,8 +156,12 @@ class TrainingRun:
             return None
         return self._finish()
 
+    def _due(self, step, every):
+        """Whether something that is done every so many meta-steps is due after the call that ended with `step`."""
+        call = self.trainer.steps_per_call
+        return step // every > (step - call) // every or step == self.trainer.meta_steps
+
     def _claim_directory(self):
-        os.makedirs(self.run_dir, exist_ok=True)
         text = configuration.operative()
         file = self.path("config.gin")
         if os.path.exists(file):
@@ -163,7 +192,8 @@ class TrainingRun:
             values = [row[f"meta/{name}"] for row in self._recent if f"meta/{name}" in row]
             means[name] = f"{np.mean(values):.3f}" if values else "-"
         progress.update(bar, completed=step, speed=f"{rate:.0f}", **means)
-        if not self.console.is_terminal and (step % 50 == 0 or step == 1):
+        first = step <= self.trainer.steps_per_call
+        if not self.console.is_terminal and (first or self._due(step, 50)):
             # Without a terminal the bar is drawn only at the end; a log wants lines.
             progress.console.print(
                 f"meta-step {step}/{self.trainer.meta_steps}  loss {means['loss']}  accuracy {means['accuracy']}  "
@@ -172,11 +202,11 @@ class TrainingRun:
             )
 
     def _record(self, step, metrics, scalars, rate):
-        if step % self.summary_every == 0 or step == 1:
+        if self._due(step, self.summary_every) or step <= self.trainer.steps_per_call:
             values = summaries.meta_step_scalars(metrics)
             values |= {name: value for name, value in scalars.items() if name != "task_steps"}
             self.summaries.scalars(step, values | {"speed/task_steps_per_second": rate})
-        if step % self.picture_every == 0 or step == self.trainer.meta_steps:
+        if self._due(step, self.picture_every):
             self._pictures(step)
 
     def _pictures(self, step):
@@ -209,7 +239,11 @@ class TrainingRun:
             "version": __version__,
             "trained_on": sorted({origin for family in self.trainer.families for origin in family.origins}),
         }
-        saved_rules.save_rule(self.path("rule"), self.trainer.rule, card, self.trainer.theta())
+        theta = self.trainer.theta()
+        if self.best and self.best.known:
+            theta = self.best.theta()
+            card |= {"meta_step_of_best": self.best.step, "validation_accuracy": self.best.score}
+        saved_rules.save_rule(self.path("rule"), self.trainer.rule, card, theta)
 
     def _finish(self):
         rule = saved_rules.load_rule(self.path("rule"))

@@ -20,7 +20,7 @@ EXACT, NETWORKS = (
     ("truncated_bptt", "pes", "openai_es", "cma_es"),
     ("truncated_bptt on networks", "pes on networks"),
 )
-STEPS = 5
+STEPS = 20
 
 
 class Lengths:
@@ -60,10 +60,7 @@ def train_all(cases, strategy):
 
 def main(name, file, *cases):
     """Runs the cases and writes their arrays."""
-    if name == "mirrored":
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    strategy = distribution.strategy(name)
+    strategy = distribution.strategy(name, cpu_devices=2 if name == "mirrored" else None)
     np.savez(file, replicas=strategy.num_replicas_in_sync, **train_all(cases, strategy))
 
 
