@@ -92,7 +92,14 @@ class RunCheckpoints:
                 for name in reader.get_variable_to_shape_map():
                     reader.get_tensor(name)
                 checkpoint.read(path).assert_consumed()
-            except (tf.errors.OpError, AssertionError, ValueError, RuntimeError) as error:
+            except (
+                tf.errors.OpError,
+                AssertionError,
+                IndexError,
+                OSError,
+                ValueError,
+                RuntimeError,
+            ) as error:
                 logging.warning(
                     "Skipping the checkpoint of meta-step %d, which is damaged (%s).", step, _reason(error)
                 )

@@ -124,7 +124,7 @@ class MetaTrainer:
         return distribution.scatter(self.strategy, first(slots))
 
     def choice(self, step):
-        """Which family and window a meta-step visits, `(index, window)`; the same on all replicas and in all steps of a call."""
+        """Which family and window a meta-step visits, `(index, window)`; the same in all replicas and steps of a call."""
         call = step // self.steps_per_call
         random = np.random.Generator(np.random.Philox(key=[self.seed, call]))
         weights = np.array([family.weight for family in self.families], float)
