@@ -183,3 +183,12 @@ def test_a_mistake_in_a_process_of_its_own(tmp_path):
 def test_another_configuration_in_the_same_directory_is_refused(finished):
     done = run(finished[0], "--gin_param=MetaTrainer.learning_rate=0.5")
     assert done.returncode == 2 and "another configuration" in done.stderr
+
+
+def test_two_logical_devices_give_what_one_gives(finished, tmp_path):
+    """The README's command for several devices; probes of the same theta to float tolerance give nearly the same rows."""
+    done = run(tmp_path, "--strategy=mirrored", "--cpu_devices=2")
+    assert done.returncode == 0, done.stderr
+    expected = saved_rules.load_rule(str(finished[0] / "rule")).theta()
+    for name, value in saved_rules.load_rule(str(tmp_path / "rule")).theta().items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-3, atol=1e-4, err_msg=name)
