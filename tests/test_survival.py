@@ -213,7 +213,8 @@ def test_the_best_rule_is_kept(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["truncated_bptt", "cma_es"])
-def test_a_run_can_start_from_a_saved_rule(tmp_path, name):
+def test_a_run_can_start_from_a_saved_rule(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(SmallRule, "rule_name", "small")
     start = {"rate": np.float32(-1.25), "planes": np.float32([0.75, 0.25])}
     saved_rules.save_rule(str(tmp_path), SmallRule(), theta=start)
     train = trainer(estimator=estimators.REGISTRY[name](), start_from=str(tmp_path))
@@ -225,7 +226,8 @@ def test_a_run_can_start_from_a_saved_rule(tmp_path, name):
         np.testing.assert_allclose(mean, [0.75, 0.25, -1.25])
 
 
-def test_a_saved_rule_that_does_not_fit_is_refused(tmp_path):
+def test_a_saved_rule_that_does_not_fit_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(SmallRule, "rule_name", "small")
     saved_rules.save_rule(str(tmp_path / "other"), rules.make("oja"))
     small = {"rate": np.float32(0), "planes": np.zeros([3], np.float32)}
     saved_rules.save_rule(str(tmp_path / "size"), SmallRule(), theta=small)
