@@ -5,6 +5,8 @@ Where glyphs are many exact characters in a few fonts, these are few strokes wit
 Science 2015). No sign is a character of any script on purpose, so a rule meta-trained on them has seen no digit.
 """
 
+import functools
+
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -96,6 +98,7 @@ def _sign(world):
     return sign
 
 
+@functools.cache
 def _spline():
     """Matrix `[points, controls]` of a Catmull-Rom curve through its control points."""
     matrix = np.zeros((_POINTS, _CONTROLS))
