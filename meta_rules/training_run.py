@@ -25,6 +25,18 @@ from meta_rules.version import __version__
 from meta_rules.workers import Workers
 
 
+#: What a collective operation raises in the workers that are left when one is gone.
+LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.InternalError,
+    tf.errors.UnknownError,
+)
+
+
 class StopRequest:
     """Context in which Ctrl-C and SIGTERM ask for a stop after the current meta-step, instead of breaking it off."""
 
@@ -115,8 +127,16 @@ class TrainingRun:
           The rows of results.json, or None when the run was stopped before its end.
         """
         with contextlib.ExitStack() as held:
-            self._take_up(held)
-            return self._run()
+            try:
+                self._take_up(held)
+                return self._run()
+            except LOST as error:
+                if not self.workers.several:
+                    raise
+                raise UserError(
+                    "Another worker is gone, or the network to it. Start all workers again with the same command: the run goes on "
+                    f"from its newest checkpoint. ({str(error).splitlines()[-1].strip()[:120]})"
+                ) from error
 
     def _take_up(self, held):
         """Takes the directory, and takes up the run in it where it stopped: every worker at the same state."""
