@@ -24,7 +24,6 @@ from meta_rules.saved_model import export_saved_model
 from meta_rules.version import __version__
 from meta_rules.workers import Workers
 
-
 #: What a collective operation raises in the workers that are left when one is gone.
 LOST = (
     tf.errors.UnavailableError,
@@ -134,8 +133,8 @@ class TrainingRun:
                 if not self.workers.several:
                     raise
                 raise UserError(
-                    "Another worker is gone, or the network to it. Start all workers again with the same command: the run goes on "
-                    f"from its newest checkpoint. ({str(error).splitlines()[-1].strip()[:120]})"
+                    "Another worker is gone, or the network to it. Start all workers again with the same command: the run goes "
+                    f"on from its newest checkpoint. ({str(error).splitlines()[-1].strip()[:120]})"
                 ) from error
 
     def _take_up(self, held):

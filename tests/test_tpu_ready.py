@@ -1,4 +1,4 @@
-"""What a TPU would refuse, found without one: operations that XLA cannot compile, the host, strings, dynamic shapes and loops."""
+"""What a TPU would refuse, found without one: operations XLA cannot compile, the host, strings, dynamic shapes, open loops."""
 
 import functools
 
@@ -150,7 +150,7 @@ def test_the_whole_meta_step_of_every_estimator(name):
     assert_ready(SmallRule(), estimators.REGISTRY[name]())
 
 
-@pytest.mark.parametrize("name", few_by_default(contract_cases.RULES, ("default", "metz2019")))
+@pytest.mark.parametrize("name", few_by_default(contract_cases.RULES, ("default",)))
 def test_the_whole_meta_step_of_every_rule(name):
     rule = contract_cases.make(name, dtype="float32")
     if not rule.theta():
