@@ -25,7 +25,12 @@ class SemiSupervisedLearning(RuleLearning):
         batch = self.family.labelled_batch(trajectory.task, stateless.fold(key, "batch"))
         inputs, labels, known = (tf.cast(leaf, self.rule.dtype) for leaf in batch)
         state = self.rule.update(
-            theta, self.network, trajectory.state, inputs, stateless.fold(key, "rule"), side=Side(labels, known)
+            theta,
+            self.network,
+            trajectory.state,
+            inputs,
+            stateless.fold(key, "rule"),
+            side=Side(labels, known),
         )
         return trajectory._replace(state=state, age=trajectory.age + 1)
 
@@ -55,5 +60,7 @@ def problem_of(rule, family):
             )
         return SemiSupervisedLearning(rule, family)
     if not hasattr(family, "few_shot"):
-        raise UserError(f"{name} is for rules that need labels (SemiSupervisedRule); {rule.rule_name!r} is not.")
+        raise UserError(
+            f"{name} is for rules that need labels (SemiSupervisedRule); {rule.rule_name!r} is not."
+        )
     return RuleLearning(rule, family)

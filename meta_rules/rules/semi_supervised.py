@@ -1,15 +1,15 @@
-"""The semi-supervised rule: a few labels reach the top units, most examples have none, and all a weight needs is at its two ends.
+"""The semi-supervised rule: a few labels reach the top units, most examples have none; all a weight needs is at its ends.
 
 Every unit integrates three streams, for every example of the batch: bottom-up its current z_j, top-down an error of a few
-channels (at the top the target, where there is one), and recurrent the layer's activity through lateral weights L. A small network shared
-by all units turns them into one number a_j, what the unit should have done; a weight moves towards the mean of that over
-the examples in which its sender was active:
+channels (at the top the target, where there is one), and recurrent the layer's activity through lateral weights L. A
+small network shared by all units turns them into one number a_j, what the unit should have done; a weight moves
+towards the mean of that over the examples in which its sender was active:
 
     W_ij <- W_ij + s ( mean_batch(x_i a_j) - mean_batch(|x_i|) W_ij ) / mean_batch(|x_i|)
 
-a product of the sender's output and a function of what the receiver sees. Where the target is missing, the unit's own output takes
-its place in a_j (self-training); with senders that have small receptive fields the labels then spread through the data,
-application after application, as by a random walk between examples and units.
+a product of the sender's output and a function of what the receiver sees. Where the target is missing, the unit's own
+output takes its place in a_j (self-training); with senders that have small receptive fields the labels then spread
+through the data, application after application, as by a random walk between examples and units.
 
 Source: the form is that of Gu, Greydanus, Metz, Maheswaranathan and Sohl-Dickstein, "Meta-Learning Biologically Plausible
 Semi-Supervised Update Rules", bioRxiv 2019. The decay gated by the sender is Grossberg's outstar (Studies in
@@ -39,11 +39,13 @@ TERMS = 3
 class SemiSupervisedRule(UpdateRule):
     """A neuron-local rule for data with few labels; see the module's text.
 
-    Local, precisely: the change of W_ij (and of V_ij, and of the lateral L_jk) is a function of W_ij itself, of the outputs of its two
-    units, and of what unit j receives: its current, its error channels, its recurrent input, and its target if it is a
-    top unit. What goes beyond the single example are batch statistics of one unit or one pair: means of a
-    unit's own activity (the base network's normalisation is of that kind too) and of products of its two
-    ends' activities. No sum over other weights, no comparison within the layer, no normalisation of columns.
+    Local, precisely: the change of W_ij (and of V_ij, and of the lateral L_jk) is a function of W_ij itself, of the
+    outputs of its two units, and of what unit j receives: its current, its error channels, its recurrent
+    input, and its target if it is a top unit. What goes beyond the single example are batch statistics of one
+    unit or one pair: means of a unit's own activity (the base network's normalisation is of that kind too) and
+    of products of its two ends' activities. No sum over other weights, no comparison within the layer, no
+    normalisation of columns. Two schemes of feedback share weights beyond the pair, as they do in every rule:
+    `symmetric` sends the error down through W itself, `direct` from the top past the layers between.
 
     Args:
       hidden: channels of the unit network.
@@ -162,7 +164,9 @@ class SemiSupervisedRule(UpdateRule):
         return messages, hidden
 
     def _unit_network(self, theta, seen):
-        first = tf.nn.relu(mix(theta["unit_network/in"], seen) + theta["unit_network/in_bias"][:, :, None, None])
+        first = tf.nn.relu(
+            mix(theta["unit_network/in"], seen) + theta["unit_network/in_bias"][:, :, None, None]
+        )
         second = mix(theta["unit_network/out"], first) + theta["unit_network/out_bias"][:, :, None, None]
         return tf.nn.relu(second)
 
@@ -175,8 +179,8 @@ def _target(side, like):
     """What the labels ask of the top units, and where they ask nothing.
 
     Returns:
-      `(target, missing)`: `[tasks, batch, classes]`, of mean 0 and variance 1 for equally frequent classes and 0 where no label is
-      known; and `[tasks, batch, 1]`, 1 there and 0 elsewhere.
+      `(target, missing)`: `[tasks, batch, classes]`, of mean 0 and variance 1 for equally frequent classes, 0 where no
+      label is known; and `[tasks, batch, 1]`, 1 there and 0 elsewhere.
     """
     known = tf.cast(side.mask, like.dtype)[..., None]
     share = 1.0 / like.shape[-1]

@@ -1,11 +1,12 @@
 """Families of point clouds in the plane, of which a few points carry a label; drawn inside the compiled function.
 
-A task is one cloud: its shape, rotation, scale, noise, balance of classes and labelled points are drawn from the task's key. A network
-sees a point through a population of units with overlapping receptive fields, as a sensory area would show it: unit k
-answers `exp(-|p - c_k|^2 / (2 width^2))`, divided by the sum over units (radial basis functions, Broomhead and Lowe 1988; the
+A task is one cloud: its shape, rotation, scale, noise, balance of classes and labelled points are drawn from the task's
+key. A network sees a point through a population of units with overlapping receptive fields, as a sensory area would
+show it: unit k answers `exp(-|p - c_k|^2 / (2 width^2))`, divided by the sum over units (radial basis functions, Broomhead and Lowe 1988; the
 centres are points of the cloud itself, chosen without labels). Or it sees the two coordinates.
 """
 
+import copy
 import math
 from typing import NamedTuple
 
@@ -66,7 +67,9 @@ def spirals(place, label, classes, keys):
 def blobs(place, label, classes, keys):
     """One point a class, at random places about 1 from the middle: with noise, round Gaussians."""
     spread = stateless.uniform(stateless.fold(keys, "blobs"), 2 * classes)
-    angle = 2.0 * math.pi * (tf.range(classes, dtype=tf.float32) + 0.6 * (spread[:, :classes] - 0.5)) / classes
+    angle = (
+        2.0 * math.pi * (tf.range(classes, dtype=tf.float32) + 0.6 * (spread[:, :classes] - 0.5)) / classes
+    )
     centres = _polar(0.75 + 0.5 * spread[:, classes:], angle)
     return tf.gather(centres, label, batch_dims=1)
 
@@ -168,7 +171,16 @@ class PointFamily:
                 f"PointFamily.units must not exceed the points; got {self.batch_size} and {self.units}."
             )
         if self.units < 0 or self.width <= 0 or not self.windows or min(self.windows) < 1 or self.weight <= 0:
-            raise UserError("PointFamily: units, width, windows and weight must be positive (units may be 0).")
+            raise UserError(
+                "PointFamily: units, width, windows and weight must be positive (units may be 0)."
+            )
+
+    def of_split(self, split):
+        """The same family of another split."""
+        other = copy.copy(self)
+        other.split = split
+        other._check()
+        return other
 
     def sample(self, keys):
         """A cloud for every key `[tasks, 2]`."""
@@ -188,9 +200,7 @@ class PointFamily:
             points = tf.matmul(points, tf.reshape(turn, [-1, 2, 2]))
         low, high = (math.log(bound) for bound in self.scale)
         points *= tf.exp(between((low, high), "scale"))[..., None]
-        drawn = stateless.integers(
-            stateless.fold(keys, "labels"), 1, self.labels[1] - self.labels[0] + 1
-        )
+        drawn = stateless.integers(stateless.fold(keys, "labels"), 1, self.labels[1] - self.labels[0] + 1)
         rank = tf.range(self.points) - tf.gather(first, label, batch_dims=1)
         known = tf.cast(rank < self.labels[0] + drawn, tf.float32)
         mean = tf.reduce_mean(points, axis=1, keepdims=True)
@@ -206,7 +216,9 @@ class PointFamily:
         order = tf.range(self.classes - 1, dtype=tf.float32)
         cuts = share + (1.0 - share) * order / (self.classes - 1)
         cuts = tf.cast(tf.round(self.points * cuts), tf.int32)
-        label = tf.reduce_sum(tf.cast(tf.range(self.points)[None, :, None] >= cuts[:, None], tf.int32), axis=-1)
+        label = tf.reduce_sum(
+            tf.cast(tf.range(self.points)[None, :, None] >= cuts[:, None], tf.int32), axis=-1
+        )
         return tf.concat([tf.zeros_like(cuts[:, :1]), cuts], axis=1), label
 
     def _shape(self, keys, label):
