@@ -1,19 +1,46 @@
 """Pictures of a network that learns to classify points of the plane: its decision regions on the way."""
 
 import io
+import os
 
 import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 from PIL import Image
 
+from meta_rules.saved_rules import write_atomically
 from meta_rules.semi_supervised_learning import LOGIT_SCALE
 from meta_rules.summaries import pixels
 
 #: Colours of the classes.
 COLOURS = np.array([[0.85, 0.37, 0.01], [0.12, 0.47, 0.71], [0.2, 0.63, 0.17], [0.6, 0.31, 0.64]])
+#: Ages (in rule applications) that the animation and the strip show.
+AGES = (*range(11), *range(15, 65, 5), *range(80, 220, 20))
+STRIP = (1, 5, 15, 50, 200)
 #: Points a side of the grid that regions are drawn from.
 GRID = 80
+
+
+def film(trial, theta, ages=AGES, draw=0):
+    """One draw of a trial at increasing ages.
+
+    Args:
+      trial: a `SemiSupervisedTrial` on a family of points.
+      theta: dict of name -> array, the meta-parameters.
+      ages: rule applications, increasing.
+      draw: which cloud.
+
+    Returns:
+      A list of `(trajectory, accuracy)`, the task axis being one.
+    """
+    life, done, frames = trial.fresh(draw, 1), 0, []
+    for age in ages:
+        if age > done:
+            life, _ = trial.train(theta, life, age - done)
+            done = age
+        accuracy = trial.problem.loss(theta, life)[1]["accuracy"]
+        frames.append((life, float(accuracy[0])))
+    return frames
 
 
 def region(problem, trajectory, index=0):
@@ -51,27 +78,49 @@ def draw_region(axis, problem, trajectory, accuracy, index=0):
     axis.set_title(f"{int(trajectory.age[index])} applications\naccuracy {accuracy:.3f}", fontsize=10)
 
 
-def strip(problem, trajectories, accuracies, title="", index=0):
-    """Figure of the same cloud at several ages, side by side."""
-    figure = Figure(figsize=(2.6 * len(trajectories), 3.4), layout="constrained")
-    axes = figure.subplots(1, len(trajectories), squeeze=False)[0]
-    for axis, life, accuracy in zip(axes, trajectories, accuracies, strict=True):
+def strip(problem, frames, title="", index=0):
+    """Figure of one cloud at several ages, side by side; `frames` as `film` gives them."""
+    figure = Figure(figsize=(2.6 * len(frames), 3.4), layout="constrained")
+    axes = figure.subplots(1, len(frames), squeeze=False)[0]
+    for axis, (life, accuracy) in zip(axes, frames, strict=True):
         draw_region(axis, problem, life, accuracy, index)
     figure.suptitle(title, fontsize=11)
     return figure
 
 
-def animation(problem, trajectories, accuracies, index=0, milliseconds=160):
-    """The same as an animated GIF, in bytes; the last picture stays for two seconds."""
+def animation(problem, frames, milliseconds=160):
+    """An animated GIF of one cloud growing older, in bytes; the last picture stays for two seconds."""
     pictures = []
-    for life, accuracy in zip(trajectories, accuracies, strict=True):
+    for life, accuracy in frames:
         figure = Figure(figsize=(3.4, 3.8), layout="constrained")
-        draw_region(figure.subplots(), problem, life, accuracy, index)
-        picture = Image.fromarray(pixels(figure)[..., :3])
-        pictures.append(picture.quantize(64, dither=Image.Dither.NONE))
+        draw_region(figure.subplots(), problem, life, accuracy)
+        pictures.append(
+            Image.fromarray(pixels(figure)[..., :3].copy()).quantize(64, dither=Image.Dither.NONE)
+        )
     durations = [milliseconds] * (len(pictures) - 1) + [2000]
     buffer = io.BytesIO()
     pictures[0].save(
         buffer, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0, optimize=True
     )
     return buffer.getvalue()
+
+
+def save(trial, theta, summaries, step, folder):
+    """Writes a strip and an animation of draw 0 into TensorBoard and as decision_regions.png and .gif into a folder.
+
+    Args:
+      trial, theta: see `film`.
+      summaries: `RunSummaries`.
+      step: meta-step to file them under.
+      folder: where the two files go.
+    """
+    frames = film(trial, theta)
+    chosen = [frame for frame in frames if int(frame[0].age[0]) in STRIP]
+    figure = strip(trial.problem, chosen)
+    summaries.image(step, "decision_regions/strip", figure)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=90)
+    moving = animation(trial.problem, frames)
+    summaries.animation(step, "decision_regions/animation", moving)
+    write_atomically(os.path.join(folder, "decision_regions.png"), picture.getvalue())
+    write_atomically(os.path.join(folder, "decision_regions.gif"), moving)

@@ -17,7 +17,8 @@ from meta_rules import configuration, decision_regions, distribution, saved_rule
 from meta_rules.checkpoints import RunCheckpoints
 from meta_rules.configuration import configurable
 from meta_rules.errors import UserError
-from meta_rules.evaluation.judgement import judge
+from meta_rules.evaluation.judgement import judge, trial_of
+from meta_rules.evaluation.semi_supervised import SemiSupervisedTrial
 from meta_rules.meta_trainer import MetaTrainer
 from meta_rules.meta_validation import BestRule
 from meta_rules.saved_model import export_saved_model
@@ -315,8 +316,14 @@ class TrainingRun:
         """Decision regions of one network, where it classifies points of the plane."""
         if hasattr(problem.family, "encode"):
             accuracy = problem.loss(self.trainer.rule.theta(), trajectory)[1]["accuracy"][index]
-            figure = decision_regions.strip(problem, [trajectory], [float(accuracy)], index=index)
+            figure = decision_regions.strip(problem, [(trajectory, float(accuracy))], index=index)
             self.summaries.image(step, "decision_regions", figure)
+
+    def _film(self, rule, family):
+        """Pictures of the judge's first network as it learns, where there are any."""
+        trial = trial_of(rule, family, self.trainer.seed)
+        if isinstance(trial, SemiSupervisedTrial) and hasattr(family, "encode"):
+            decision_regions.save(trial, rule.theta(), self.summaries, self.trainer.step, self.run_dir)
 
     def _save_rule(self):
         card = {
@@ -346,6 +353,7 @@ class TrainingRun:
                 self.summaries.scalars(
                     self.trainer.step, {f"test/{row['method']}_{row['inner_steps']}": row["accuracy_mean"]}
                 )
+            self._film(rule, family)
         text = json.dumps(rows, indent=2) + "\n"
         saved_rules.write_atomically(self.path("results.json"), text.encode())
         self.summaries.close()

@@ -2,8 +2,8 @@
 
 A task is one cloud: its shape, rotation, scale, noise, balance of classes and labelled points are drawn from the task's
 key. A network sees a point through a population of units with overlapping receptive fields, as a sensory area would
-show it: unit k answers `exp(-|p - c_k|^2 / (2 width^2))`, divided by the sum over units (radial basis functions, Broomhead and Lowe 1988; the
-centres are points of the cloud itself, chosen without labels). Or it sees the two coordinates.
+show it: unit k answers `exp(-|p - c_k|^2 / (2 width^2))`, divided by the sum over units (radial basis functions, Broomhead
+and Lowe 1988; the centres are points of the cloud itself, chosen without labels). Or it sees the two coordinates.
 """
 
 import copy
