@@ -15,12 +15,12 @@ class RunSummaries:
     """Writes the events of one run.
 
     Args:
-      folder: where TensorBoard looks.
+      folder: where TensorBoard looks; None writes nothing.
       configuration: the gin text in force.
     """
 
     def __init__(self, folder, configuration):
-        self._writer = tf.summary.create_file_writer(folder)
+        self._writer = tf.summary.create_file_writer(folder) if folder else tf.summary.create_noop_writer()
         with self._writer.as_default(step=0):
             indented = "\n".join(f"    {line}" for line in configuration.splitlines())
             tf.summary.text("configuration", indented)

@@ -95,7 +95,7 @@ def test_no_room_leaves_the_older_checkpoints(tmp_path):
 
 
 def test_one_process_a_run_directory(tmp_path):
-    attempt = TrainingRun(str(tmp_path), trainer=object())
+    attempt = TrainingRun(str(tmp_path), trainer=trainer())
     with FileLock(tmp_path / ".lock"), pytest.raises(UserError, match="Another process"):
         attempt.run()
     assert not (tmp_path / "config.gin").exists()
