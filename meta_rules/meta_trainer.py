@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from meta_rules import distribution, stateless
+from meta_rules import distribution, saved_rules, stateless
 from meta_rules.configuration import configurable
 from meta_rules.errors import UserError
 from meta_rules.estimators.black_box import flatten, unflatten
@@ -36,11 +36,13 @@ class MetaTrainer:
       averaging: decay of the running average of theta, which is what is saved and judged.
       steps_per_call: meta-steps that the host starts at once, all of one family and window; more cost less of its time.
       seed: of everything random.
+      start_from: path of a saved rule whose meta-parameters the run begins with; the rule's own initial ones if None. The
+        optimizer starts afresh.
       strategy: a `tf.distribute` strategy; the current one if None.
 
     Raises:
       UserError: tasks that do not divide by the replicas, or that the estimator cannot work with; meta-steps that do not
-        divide by those of a call.
+        divide by those of a call; a saved rule to start from that is not there or does not fit.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class MetaTrainer:
         averaging: float = 0.98,
         steps_per_call: int = 1,
         seed: int = 0,
+        start_from: str | None = None,
         strategy=None,
     ):
         self.rule, self.estimator = rule, estimator
@@ -75,6 +78,8 @@ class MetaTrainer:
                 f"MetaTrainer.meta_steps is {meta_steps}, which does not divide by steps_per_call {steps_per_call}."
             )
         estimator.check(tasks)
+        if start_from is not None:
+            saved_rules.assign_saved(rule, start_from)
         self.problems = [RuleLearning(rule, family) for family in self.families]
         self._names = list(rule.variables_by_name())
         with self.strategy.scope():

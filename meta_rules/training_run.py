@@ -141,6 +141,8 @@ class TrainingRun:
                     self.summaries.scalars(step, {"validation/accuracy": self.best.consider()})
                 if self._due(step, self.checkpoint_every) or stop.signal:
                     checkpoints.save(step, [distribution.gather(trainer.strategy, p) for p in trainer.pools])
+                    # So that a run that is killed leaves a rule to use.
+                    self._save_rule()
                 return bool(stop.signal)
 
             try:

@@ -16,7 +16,7 @@ from filelock import FileLock
 from small_problems import SmallRule, small_family
 from test_train_command import command, run
 
-from meta_rules import estimators
+from meta_rules import estimators, rules, saved_rules
 from meta_rules.checkpoints import RunCheckpoints
 from meta_rules.errors import UserError
 from meta_rules.meta_trainer import MetaTrainer
@@ -210,6 +210,30 @@ def test_the_best_rule_is_kept(monkeypatch):
     assert best.score == pytest.approx(0.7) and best.step == 2
     for name, value in best.theta().items():
         np.testing.assert_array_equal(value, kept[1][name])
+
+
+@pytest.mark.parametrize("name", ["truncated_bptt", "cma_es"])
+def test_a_run_can_start_from_a_saved_rule(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(SmallRule, "rule_name", "small")
+    start = {"rate": np.float32(-1.25), "planes": np.float32([0.75, 0.25])}
+    saved_rules.save_rule(str(tmp_path), SmallRule(), theta=start)
+    train = trainer(estimator=estimators.REGISTRY[name](), start_from=str(tmp_path))
+    for key, value in start.items():
+        np.testing.assert_array_equal(train.rule.theta()[key], value)
+        np.testing.assert_array_equal(train.theta()[key], value)
+    if name == "cma_es":
+        mean = next(value for key, value in train._host_state.items() if value.shape == (3,))
+        np.testing.assert_allclose(mean, [0.75, 0.25, -1.25])
+
+
+def test_a_saved_rule_that_does_not_fit_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(SmallRule, "rule_name", "small")
+    saved_rules.save_rule(str(tmp_path / "other"), rules.make("oja"))
+    small = {"rate": np.float32(0), "planes": np.zeros([3], np.float32)}
+    saved_rules.save_rule(str(tmp_path / "size"), SmallRule(), theta=small)
+    for path, words in (("other", "'oja'"), ("size", r"'planes' has shape \(3,\)"), ("none", "No rule at")):
+        with pytest.raises(UserError, match=words):
+            trainer(start_from=str(tmp_path / path))
 
 
 def test_a_family_is_traced_once_and_memory_is_flat_for_a_while():
