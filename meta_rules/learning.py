@@ -87,18 +87,30 @@ class RowLearning:
         return found
 
     def features(self, learned, rows):
-        """Features `[rows, units]` of `rows [rows, width]` in a learned network."""
-        layers = range(1, len(self.hidden) + 1)
-        state = NetworkState(
-            tuple(learned[f"kernel_{layer}"][None] for layer in layers),
-            tuple(learned[f"bias_{layer}"][None] for layer in layers),
-            (),
-        )
-        statistics = tuple(
-            Moments(learned[f"mean_{layer}"][None, None], learned[f"variance_{layer}"][None, None])
-            for layer in range(len(self.hidden) + 1)
-        )
-        return self.network.activities(state, rows[None], statistics).post[-1][0]
+        """See the function `features`."""
+        return features(self.network, learned, rows)
+
+
+def features(network, learned, rows):
+    """Features `[rows, units]` of `rows [rows, width]` in a learned network, in the precision of its arrays.
+
+    Args:
+      network: a `BaseNetwork`.
+      learned: dict of arrays or tensors, see `RowLearning`.
+      rows: of the same dtype.
+    """
+    learned = {name: tf.convert_to_tensor(value) for name, value in learned.items()}
+    layers = range(1, network.depth + 1)
+    state = NetworkState(
+        tuple(learned[f"kernel_{layer}"][None] for layer in layers),
+        tuple(learned[f"bias_{layer}"][None] for layer in layers),
+        (),
+    )
+    statistics = tuple(
+        Moments(learned[f"mean_{layer}"][None, None], learned[f"variance_{layer}"][None, None])
+        for layer in range(network.depth + 1)
+    )
+    return network.activities(state, tf.convert_to_tensor(rows)[None], statistics).post[-1][0]
 
 
 class CompiledLearning:
@@ -123,14 +135,15 @@ class CompiledLearning:
         )
 
 
-def compiled(rule, hidden, activation, batch_size):
-    """The `CompiledLearning` of these settings; one that was asked for before comes back at once."""
-    return _compiled(
-        rule.rule_name, json.dumps(rule.rule_config(), sort_keys=True), tuple(hidden), activation, batch_size
-    )
-
-
 @functools.lru_cache(maxsize=64)
-def _compiled(rule_name, config, hidden, activation, batch_size):
-    # A rule of its own: a cached program must not keep, or be changed by, an object of the user's.
+def compiled(rule_name, config, hidden, activation, batch_size):
+    """The `CompiledLearning` of a registered rule; one that was asked for before comes back at once.
+
+    It has a rule of its own: a program that is kept must not be changed through an object of the user's.
+
+    Args:
+      rule_name: as registered.
+      config: `UpdateRule.rule_config` as JSON text.
+      hidden, activation, batch_size: see `RowLearning`.
+    """
     return CompiledLearning(rules.make(rule_name, **json.loads(config)), hidden, activation, batch_size)

@@ -12,6 +12,7 @@ import zipfile
 
 import numpy as np
 
+from meta_rules import pretrained
 from meta_rules.errors import UserError
 from meta_rules.rules import base as rules
 
@@ -94,7 +95,10 @@ def load_rule(path):
     """
     description, arrays = read_rule(path)
     rule = rules.make(description["rule"], **description["config"])
-    rule.assign(arrays)
+    try:
+        rule.assign(arrays)
+    except ValueError as error:
+        raise UserError(f"{path} does not fit this version of the rule: {error}") from error
     return rule
 
 
@@ -116,17 +120,24 @@ def assign_saved(rule, path):
 
 
 def resolve(name_or_path):
-    """What `--rule` means everywhere: a registered rule's name (as it starts, untrained), or the path of a saved rule.
+    """What `--rule` means everywhere: a shipped rule, a registered rule's name, or the path of a saved rule.
+
+    `pretrained`, `pretrained:NAME` and `pretrained:NAME-VERSION` are shipped rules (see `meta_rules.pretrained`); a registered
+    name is that rule as it starts, not meta-trained.
 
     Raises:
-      UserError: neither.
+      UserError: none of them; or see `load_rule`.
     """
+    name_or_path = os.fspath(name_or_path)
+    if pretrained.is_shipped_name(name_or_path):
+        return load_rule(pretrained.path(name_or_path))
     if name_or_path in rules.REGISTRY:
         return rules.make(name_or_path)
     if os.path.exists(name_or_path):
         return load_rule(name_or_path)
     raise UserError(
-        f"No rule {name_or_path!r}: give the path of a saved rule or one of {', '.join(sorted(rules.REGISTRY))}."
+        f"No rule {name_or_path!r}: give 'pretrained', the path of a saved rule, or one of "
+        f"{', '.join(sorted(rules.REGISTRY))}."
     )
 
 
