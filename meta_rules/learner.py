@@ -21,8 +21,8 @@ from meta_rules.rules.base import UpdateRule
 FLOATS = (np.float64, np.float32)
 #: Rows that the statistics of the batch normalisation are taken from, and that the settling is measured on.
 REMEMBERED, WATCHED = 8192, 512
-#: Checks in a row that must find the features settled.
-CALM = 2
+#: Checks in a row without a new low of the features' change after which they have settled, and what is new: below that share.
+CALM, NEW_LOW = 3, 0.95
 #: Rows that `transform` takes at once.
 CHUNK = 4096
 #: Units of a layer above which a mistake is likelier than a wish.
@@ -44,9 +44,10 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
       steps: rule applications of `fit` at most.
       batch_size: rows an application, drawn with replacement.
       standardise: bring every column to mean 0 and variance 1 first.
-      tol: `fit` stops early when the features of the same rows differ by less than this between two checks, twice in a
-        row; the difference is 1 - linear centred kernel alignment (Kornblith et al., ICML 2019, section 3), 0 for the
-        same features up to rotation and scale. None never stops early.
+      tol: `fit` stops early when the features have settled: when between two checks they change by less than this, or when
+        for `CALM` checks the change has not fallen any further (a rule's steps need not vanish: features then keep
+        wandering about). Change is 1 - linear centred kernel alignment of the features of the same rows (Kornblith et
+        al., ICML 2019, section 3), 0 if they are the same up to rotation and scale. None never stops early.
       check_every: applications between checks.
       random_state: of first weights and batches: None, an integer or a `numpy.random.RandomState`.
       verbose: True shows progress, False does not, None only when it takes long.
@@ -69,7 +70,7 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         steps=1000,
         batch_size=128,
         standardise=True,
-        tol=1e-3,
+        tol=1e-4,
         check_every=50,
         random_state=None,
         verbose=None,
@@ -267,22 +268,19 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         theta = {name: tf.constant(value) for name, value in self._fitted["theta"].items()}
         state = tf.nest.map_structure(tf.constant, self._state)
         watched = rows[:: max(1, len(X) // WATCHED)][:WATCHED] if watch else None
-        before, calm, done, change = None, 0, 0, None
+        settling, done, text = Settling(self.tol), 0, ""
         with LateProgress(steps, "rule applications", self.verbose) as progress:
-            while done < steps and calm < CALM:
+            while done < steps and not settling.settled:
                 part = min(self.check_every, steps - done)
                 state = program.advance(
                     theta, state, rows, key, tf.constant(self.n_iter_), tf.constant(part)
                 )
                 done += part
                 self.n_iter_ += part
-                if watch:
-                    now = program.now(state, watched).numpy()
-                    change = None if before is None else 1.0 - alignment(before, now)
-                    calm = calm + 1 if change is not None and change < self.tol else 0
-                    before = now
-                progress.update(done, "" if change is None else f"features change by {change:.4f}")
-        self.settled_ = calm >= CALM
+                if watch and settling.look(program.now(state, watched).numpy()):
+                    text = f"features change by {settling.change:.4f}"
+                progress.update(done, text)
+        self.settled_ = settling.settled
         remembered = tf.constant(self._standardised(self._remembered), tf.float32)
         learned = _numpy(program.learned(state, remembered))
         if not all(np.isfinite(value).all() for value in learned.values()):
@@ -291,6 +289,25 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                 "take fewer steps or another rule."
             )
         self._state, self.learned_ = _numpy(state), learned
+
+
+class Settling:
+    """Whether features that are looked at again and again have settled; see `tol` of `RuleLearner`."""
+
+    def __init__(self, tol):
+        self._tol, self._before, self._calm, self._low = tol, None, 0, np.inf
+        self.change, self.settled = None, False
+
+    def look(self, features):
+        """Takes in the features `[rows, units]` of the same rows as last time; whether there was a last time."""
+        before, self._before = self._before, features
+        if before is None:
+            return False
+        self.change = 1.0 - alignment(before, features)
+        self._calm = 0 if self.change < NEW_LOW * self._low else self._calm + 1
+        self._low = min(self._low, self.change)
+        self.settled = self.change < self._tol or self._calm >= CALM
+        return True
 
 
 def alignment(first, second):
