@@ -4,15 +4,18 @@ import keras
 import numpy as np
 
 #: Keras's names of the activations; `step` has none.
-ACTIVATIONS = {
-    name: name for name in ("relu", "leaky_relu", "elu", "tanh", "sigmoid", "linear")
-} | {"swish": "silu"}
+ACTIVATIONS = {name: name for name in ("relu", "leaky_relu", "elu", "tanh", "sigmoid", "linear")} | {
+    "swish": "silu"
+}
 
 
 def input_moments(learner):
     """Mean and deviation `[columns]` (float64) that bring a learner's rows to what its first layer reads."""
     learned, network = learner.learned_, learner.network_
-    mean, deviation = np.zeros_like(learned["mean_0"], np.float64), np.ones_like(learned["mean_0"], np.float64)
+    mean, deviation = (
+        np.zeros_like(learned["mean_0"], np.float64),
+        np.ones_like(learned["mean_0"], np.float64),
+    )
     if network["standardise_inputs"]:
         mean = learned["mean_0"].astype(np.float64)
         # As in `BaseNetwork`.
@@ -46,15 +49,11 @@ def stock_model(learner):
     current, weights = standardise(inputs), []
     layer = 1
     while f"kernel_{layer}" in learned:
-        dense = keras.layers.Dense(
-            learned[f"kernel_{layer}"].shape[1], use_bias=False, name=f"dense_{layer}"
-        )
+        dense = keras.layers.Dense(learned[f"kernel_{layer}"].shape[1], use_bias=False, name=f"dense_{layer}")
         normalise = keras.layers.BatchNormalization(
             scale=False, epsilon=network["epsilon"], name=f"batch_norm_{layer}"
         )
-        activate = keras.layers.Activation(
-            ACTIVATIONS[network["activation"]], name=f"activation_{layer}"
-        )
+        activate = keras.layers.Activation(ACTIVATIONS[network["activation"]], name=f"activation_{layer}")
         current = activate(normalise(dense(current)))
         weights.append((dense, [learned[f"kernel_{layer}"]]))
         weights.append((normalise, [learned[f"{part}_{layer}"] for part in ("bias", "mean", "variance")]))

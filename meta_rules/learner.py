@@ -189,9 +189,7 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     def _check_parameters(self):
         def whole(value, least):
-            return (
-                isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least
-            )
+            return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least
 
         sizes = self._hidden
         if not sizes or not all(whole(size, 1) and size <= MOST_UNITS for size in sizes):
@@ -272,9 +270,7 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         with LateProgress(steps, "rule applications", self.verbose) as progress:
             while done < steps and not settling.settled:
                 part = min(self.check_every, steps - done)
-                state = program.advance(
-                    theta, state, rows, key, tf.constant(self.n_iter_), tf.constant(part)
-                )
+                state = program.advance(theta, state, rows, key, tf.constant(self.n_iter_), tf.constant(part))
                 done += part
                 self.n_iter_ += part
                 if watch and settling.look(program.now(state, watched).numpy()):
@@ -315,7 +311,9 @@ def alignment(first, second):
 
     Two sets that do not vary at all are the same: 1. Source: Kornblith et al., ICML 2019, section 3.
     """
-    first, second = (np.asarray(x, np.float64) - np.mean(x, axis=0, dtype=np.float64) for x in (first, second))
+    first, second = (
+        np.asarray(x, np.float64) - np.mean(x, axis=0, dtype=np.float64) for x in (first, second)
+    )
     size = np.linalg.norm(first.T @ first) * np.linalg.norm(second.T @ second)
     if size == 0.0:
         return float(not first.any() and not second.any())

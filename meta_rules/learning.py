@@ -1,7 +1,7 @@
 """A network that learns from the rows of an array: the loop behind `RuleLearner`, `pretrain` and the SavedModels.
 
-Meta-training draws its batches from task families, of sizes that the compiler knows. Here the data are somebody's own rows: their
-number and their width are free, so one traced program serves every array.
+Meta-training draws its batches from task families, of sizes that the compiler knows. Here the data are somebody's own rows:
+their number and their width are free, so one traced program serves every array.
 """
 
 import functools
@@ -59,9 +59,7 @@ class RowLearning:
 
         def body(index, state):
             step_key = stateless.fold(key, "step", index)
-            drawn = stateless.integers(
-                stateless.fold(step_key, "batch"), self.batch_size, tf.shape(rows)[0]
-            )
+            drawn = stateless.integers(stateless.fold(step_key, "batch"), self.batch_size, tf.shape(rows)[0])
             batch = tf.gather(rows, drawn[0])[None]
             after = self.rule.update(theta, self.network, state, batch, stateless.fold(step_key, "rule"))
             for old, new in zip(tf.nest.flatten(state), tf.nest.flatten(after), strict=True):

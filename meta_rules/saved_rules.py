@@ -5,6 +5,7 @@
 """
 
 import hashlib
+import inspect
 import io
 import json
 import os
@@ -40,6 +41,21 @@ def save_rule(path, rule, card=None, theta=None):
       card: JSON-ready dict that says where the rule comes from.
       theta: dict of name -> array to save instead of the rule's own meta-parameters (an average over time, say).
     """
+    content, text = _archive(rule, card, theta)
+    os.makedirs(path, exist_ok=True)
+    write_atomically(os.path.join(path, FILE), content)
+    write_atomically(os.path.join(path, "rule.json"), (text + "\n").encode())
+
+
+def as_npz(rule, card=None):
+    """A rule as the bytes of one npz file: arrays by name, and `description`, JSON text as uint8.
+
+    Besides what `save_rule` writes the description has `about`: what the rule computes, in words and formulas.
+    """
+    return _archive(rule, card, None, about=inspect.cleandoc(type(rule).__doc__ or ""))[0]
+
+
+def _archive(rule, card, theta, **more):
     theta = rule.theta() if theta is None else theta
     arrays = {name: np.asarray(value) for name, value in theta.items()}
     description = {
@@ -49,13 +65,12 @@ def save_rule(path, rule, card=None, theta=None):
         "shapes": {name: list(value.shape) for name, value in arrays.items()},
         "sha256": _digest(arrays),
         "card": card or {},
+        **more,
     }
     text = json.dumps(description, indent=2, sort_keys=True)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays, **{_DESCRIPTION: np.frombuffer(text.encode(), np.uint8)})
-    os.makedirs(path, exist_ok=True)
-    write_atomically(os.path.join(path, FILE), buffer.getvalue())
-    write_atomically(os.path.join(path, "rule.json"), (text + "\n").encode())
+    return buffer.getvalue(), text
 
 
 def read_rule(path):
@@ -139,6 +154,16 @@ def resolve(name_or_path):
         f"No rule {name_or_path!r}: give 'pretrained', the path of a saved rule, or one of "
         f"{', '.join(sorted(rules.REGISTRY))}."
     )
+
+
+def card_of(name_or_path):
+    """The card of what `resolve` would give; empty for a rule that is not meta-trained."""
+    name_or_path = os.fspath(name_or_path)
+    if pretrained.is_shipped_name(name_or_path):
+        name_or_path = pretrained.path(name_or_path)
+    elif name_or_path in rules.REGISTRY:
+        return {}
+    return read_rule(name_or_path)[0].get("card", {})
 
 
 def _digest(arrays):

@@ -1,7 +1,7 @@
 """Meta-trained rules that come with the package: plain arrays and JSON, each with a card. Nothing is imported to list them.
 
-A folder `NAME-VERSION` holds one rule as `meta_rules.save_rule` writes it; a version never changes once it has shipped. The card
-is in `rule.json` and, for reading, in `CARD.md`. Names for `--rule` and `RuleLearner`:
+A folder `NAME-VERSION` holds one rule as `meta_rules.save_rule` writes it; a version never changes once it has shipped. The
+card is in `rule.json` and, for reading, in `CARD.md`. Names for `--rule` and `RuleLearner`:
 
 | name                | rule                                   |
 |---------------------|----------------------------------------|
@@ -27,8 +27,8 @@ def root():
     return os.path.dirname(os.path.abspath(__file__))
 
 
-def _versions():
-    """Dict of name -> sorted versions."""
+def versions():
+    """Versions of every shipped rule: dict of name -> sorted numbers."""
     found = {}
     for folder in os.listdir(root()):
         match = _FOLDER.match(folder)
@@ -40,11 +40,21 @@ def _versions():
 def shipped_rules():
     """Every shipped rule: dict of its full name (`pretrained:default-1`) -> its card, a dict."""
     cards = {}
-    for name, versions in _versions().items():
-        for version in versions:
+    for name, numbers in versions().items():
+        for version in numbers:
             with open(os.path.join(root(), f"{name}-{version}", "rule.json"), encoding="utf-8") as file:
                 cards[f"{PREFIX}:{name}-{version}"] = json.load(file)["card"]
     return cards
+
+
+def check_folder(folder):
+    """Refuses what cannot be the name of a shipped rule's folder.
+
+    Raises:
+      UserError: not `NAME-VERSION`.
+    """
+    if not _FOLDER.match(folder):
+        raise UserError(f"A shipped rule lies in a folder NAME-VERSION of a-z, 0-9 and _, not {folder!r}.")
 
 
 def is_shipped_name(name):
@@ -58,12 +68,12 @@ def path(name):
     Raises:
       UserError: no rule of that name is shipped.
     """
-    versions = _versions()
+    shipped = versions()
     wanted = name.partition(":")[2] or DEFAULT
     match = _FOLDER.match(wanted)
-    if wanted in versions:
-        return os.path.join(root(), f"{wanted}-{versions[wanted][-1]}")
-    if match and int(match["version"]) in versions.get(match["name"], ()):
+    if wanted in shipped:
+        return os.path.join(root(), f"{wanted}-{shipped[wanted][-1]}")
+    if match and int(match["version"]) in shipped.get(match["name"], ()):
         return os.path.join(root(), wanted)
-    known = [f"{PREFIX}:{n}-{v}" for n, vs in versions.items() for v in vs]
+    known = [f"{PREFIX}:{n}-{v}" for n, vs in shipped.items() for v in vs]
     raise UserError(f"No rule {name!r} is shipped; there are {', '.join(known) or 'none'}.")
