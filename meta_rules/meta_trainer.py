@@ -13,7 +13,7 @@ from meta_rules import distribution, saved_rules, stateless
 from meta_rules.configuration import configurable
 from meta_rules.errors import UserError
 from meta_rules.estimators.black_box import flatten, unflatten
-from meta_rules.trajectories import RuleLearning
+from meta_rules.semi_supervised_learning import problem_of
 
 #: Meta-steps in a row with no finite task after which a run gives up.
 PATIENCE = 50
@@ -30,7 +30,9 @@ class MetaTrainer:
       families: `TaskFamily` or list of them; each has a pool of its own, and every meta-step visits one.
       estimator: of the meta-gradient, or a black-box optimiser.
       meta_steps: length of the run.
-      tasks: slots a pool, over all replicas.
+      tasks: slots a pool, over all replicas: a run is the same on any number of them.
+      tasks_per_replica: slots a pool and replica, instead of `tasks`: more replicas then average over more tasks. Such a run
+        goes on only on the same number of them.
       learning_rate: of Adam at the start; it falls to 1/100 over the run along a cosine.
       clip_norm: bound on the global norm of the meta-gradient.
       averaging: decay of the running average of theta, which is what is saved and judged.
@@ -52,6 +54,7 @@ class MetaTrainer:
         estimator,
         meta_steps: int = 1000,
         tasks: int = 8,
+        tasks_per_replica: int | None = None,
         learning_rate: float = 3e-3,
         clip_norm: float = 1.0,
         averaging: float = 0.98,
@@ -62,10 +65,12 @@ class MetaTrainer:
     ):
         self.rule, self.estimator = rule, estimator
         self.families = list(families) if isinstance(families, list | tuple) else [families]
+        self.strategy = strategy or tf.distribute.get_strategy()
+        if tasks_per_replica is not None:
+            tasks = tasks_per_replica * self.strategy.num_replicas_in_sync
         self.meta_steps, self.tasks, self.seed = meta_steps, tasks, seed
         self.clip_norm, self.averaging = clip_norm, averaging
         self.steps_per_call = 1 if estimator.host_update else steps_per_call
-        self.strategy = strategy or tf.distribute.get_strategy()
         if not self.families or meta_steps < 1 or tasks < 1:
             raise UserError("MetaTrainer needs at least one family, one meta-step and one task.")
         if tasks % self.strategy.num_replicas_in_sync:
@@ -80,7 +85,7 @@ class MetaTrainer:
         estimator.check(tasks)
         if start_from is not None:
             saved_rules.assign_saved(rule, start_from)
-        self.problems = [RuleLearning(rule, family) for family in self.families]
+        self.problems = [problem_of(rule, family) for family in self.families]
         self._names = list(rule.variables_by_name())
         with self.strategy.scope():
             schedule = keras.optimizers.schedules.CosineDecay(learning_rate, meta_steps, alpha=0.01)

@@ -95,7 +95,7 @@ def test_no_room_leaves_the_older_checkpoints(tmp_path):
 
 
 def test_one_process_a_run_directory(tmp_path):
-    attempt = TrainingRun(str(tmp_path), trainer=object())
+    attempt = TrainingRun(str(tmp_path), trainer=trainer())
     with FileLock(tmp_path / ".lock"), pytest.raises(UserError, match="Another process"):
         attempt.run()
     assert not (tmp_path / "config.gin").exists()
@@ -271,7 +271,11 @@ def resident():
 @pytest.mark.slow
 def test_ten_kills_at_random_moments_change_nothing(tmp_path):
     """The whole command, killed at random moments until ten kills are done, ends bit for bit like a run never killed."""
-    more = ["--gin_param=MetaTrainer.meta_steps=3000", "--gin_param=TrainingRun.checkpoint_every=40"]
+    more = [
+        "--gin_param=MetaTrainer.meta_steps=400",
+        "--gin_param=TrainingRun.checkpoint_every=5",
+        "--gin_param=TrainingRun.picture_every=5000",
+    ]
     whole = run(tmp_path / "whole", *more)
     assert whole.returncode == 0, whole.stderr
     random, folder, kills = np.random.default_rng(3), tmp_path / "killed", 0
@@ -280,13 +284,13 @@ def test_ten_kills_at_random_moments_change_nothing(tmp_path):
             command(folder, *more), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         old = newest(folder)
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 400
         # Not before the run has got a little further than the last one, or ten kills would all hit the start.
         while newest(folder) <= old and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         assert process.poll() is None, "the run ended before its last kill"
-        time.sleep(random.uniform(0.0, 0.5))
+        time.sleep(random.uniform(0.0, 0.3))
         process.send_signal(signal.SIGKILL)
         process.wait()
         kills += 1
