@@ -3,6 +3,7 @@
 import time
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from meta_rules.errors import UserError
 from meta_rules.evaluation.probes import PROBES, probe_accuracy
@@ -14,6 +15,8 @@ COLUMNS = (
 )  # fmt: skip
 
 
+# On matrices as small as these, threads that wait for one another cost far more than they bring.
+@threadpool_limits.wrap(limits=1)
 def compare(method, data, probes=tuple(PROBES)):
     """Judges a method.
 
@@ -49,9 +52,7 @@ def compare(method, data, probes=tuple(PROBES)):
         "seconds": seconds / protocol.draws,
         "unlabelled": unlabelled,
         "scores": [
-            dict(
-                zip(("shots", "probe", "inner_steps", "features"), key, strict=True), accuracies=accuracies
-            )
+            dict(zip(("shots", "probe", "inner_steps", "features"), key, strict=True), accuracies=accuracies)
             for key, accuracies in scores.items()
         ],
     }

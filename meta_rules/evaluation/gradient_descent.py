@@ -49,11 +49,13 @@ class Descent:
         """Fresh weights: Glorot's kernels, zero shifts, and batch statistics and moments as at the start."""
         for variable, value in zip(self._optimizer.variables, self._start, strict=True):
             variable.assign(value)
-        for i, variable in enumerate(self.model.variables):
+        random = np.random.default_rng(seed)
+        for variable in self.model.variables:
             if len(variable.shape) == 2:
-                variable.assign(keras.initializers.GlorotUniform(seed=[seed % 2**31, i])(variable.shape))
+                limit = (6.0 / sum(variable.shape)) ** 0.5
+                variable.assign(random.uniform(-limit, limit, variable.shape))
             else:
-                variable.assign(tf.fill(variable.shape, 1.0 if variable.name == "moving_variance" else 0.0))
+                variable.assign(np.full(variable.shape, float(variable.name == "moving_variance")))
 
     def run(self, examples, labels, steps, random):
         """Makes `steps` steps on random batches.
