@@ -139,6 +139,31 @@ def operative():
     return gin.operative_config_str()
 
 
+#: What a run's tasks are spread over; it is no part of what the run computes.
+_PLACE = "Distribution."
+
+
+def differences(old):
+    """Lines in which the bindings in force differ from those of an earlier run, given its `operative()` text.
+
+    Settings that the earlier program did not have, and that nobody has bound, are no difference; nor is the strategy.
+    """
+
+    def lines(text):
+        return [
+            line
+            for line in text.splitlines()
+            if line.strip() and not line.startswith(("#", "import", _PLACE))
+        ]
+
+    before, now, bound = lines(old), lines(operative()), set(lines(gin.config_str()))
+    known = {line.partition(" =")[0] for line in before}
+    new = [line for line in now if line not in before]
+    return [line for line in new if line in bound or line.partition(" =")[0] in known] + [
+        line for line in before if line not in now
+    ]
+
+
 def _first_line(error):
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     # Gin adds the chain of calls that led to a binding.

@@ -9,11 +9,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from meta_rules import distribution, stateless
+from meta_rules import distribution, saved_rules, stateless
 from meta_rules.configuration import configurable
 from meta_rules.errors import UserError
 from meta_rules.estimators.black_box import flatten, unflatten
-from meta_rules.trajectories import RuleLearning
+from meta_rules.semi_supervised_learning import problem_of
 
 #: Meta-steps in a row with no finite task after which a run gives up.
 PATIENCE = 50
@@ -30,17 +30,21 @@ class MetaTrainer:
       families: `TaskFamily` or list of them; each has a pool of its own, and every meta-step visits one.
       estimator: of the meta-gradient, or a black-box optimiser.
       meta_steps: length of the run.
-      tasks: slots a pool, over all replicas.
+      tasks: slots a pool, over all replicas: a run is the same on any number of them.
+      tasks_per_replica: slots a pool and replica, instead of `tasks`: more replicas then average over more tasks. Such a run
+        goes on only on the same number of them.
       learning_rate: of Adam at the start; it falls to 1/100 over the run along a cosine.
       clip_norm: bound on the global norm of the meta-gradient.
       averaging: decay of the running average of theta, which is what is saved and judged.
       steps_per_call: meta-steps that the host starts at once, all of one family and window; more cost less of its time.
       seed: of everything random.
+      start_from: path of a saved rule whose meta-parameters the run begins with; the rule's own initial ones if None. The
+        optimizer starts afresh.
       strategy: a `tf.distribute` strategy; the current one if None.
 
     Raises:
       UserError: tasks that do not divide by the replicas, or that the estimator cannot work with; meta-steps that do not
-        divide by those of a call.
+        divide by those of a call; a saved rule to start from that is not there or does not fit.
     """
 
     def __init__(
@@ -50,19 +54,23 @@ class MetaTrainer:
         estimator,
         meta_steps: int = 1000,
         tasks: int = 8,
+        tasks_per_replica: int | None = None,
         learning_rate: float = 3e-3,
         clip_norm: float = 1.0,
         averaging: float = 0.98,
         steps_per_call: int = 1,
         seed: int = 0,
+        start_from: str | None = None,
         strategy=None,
     ):
         self.rule, self.estimator = rule, estimator
         self.families = list(families) if isinstance(families, list | tuple) else [families]
+        self.strategy = strategy or tf.distribute.get_strategy()
+        if tasks_per_replica is not None:
+            tasks = tasks_per_replica * self.strategy.num_replicas_in_sync
         self.meta_steps, self.tasks, self.seed = meta_steps, tasks, seed
         self.clip_norm, self.averaging = clip_norm, averaging
         self.steps_per_call = 1 if estimator.host_update else steps_per_call
-        self.strategy = strategy or tf.distribute.get_strategy()
         if not self.families or meta_steps < 1 or tasks < 1:
             raise UserError("MetaTrainer needs at least one family, one meta-step and one task.")
         if tasks % self.strategy.num_replicas_in_sync:
@@ -75,7 +83,9 @@ class MetaTrainer:
                 f"MetaTrainer.meta_steps is {meta_steps}, which does not divide by steps_per_call {steps_per_call}."
             )
         estimator.check(tasks)
-        self.problems = [RuleLearning(rule, family) for family in self.families]
+        if start_from is not None:
+            saved_rules.assign_saved(rule, start_from)
+        self.problems = [problem_of(rule, family) for family in self.families]
         self._names = list(rule.variables_by_name())
         with self.strategy.scope():
             schedule = keras.optimizers.schedules.CosineDecay(learning_rate, meta_steps, alpha=0.01)

@@ -98,6 +98,23 @@ def load_rule(path):
     return rule
 
 
+def assign_saved(rule, path):
+    """Gives a rule the meta-parameters of the saved rule in a folder, or in `rule.npz`.
+
+    Raises:
+      UserError: see `read_rule`; also another kind of rule, or one of other sizes.
+    """
+    description, arrays = read_rule(path)
+    if description["rule"] != rule.rule_name:
+        raise UserError(
+            f"The rule in {path} is of the kind {description['rule']!r}; this run trains {rule.rule_name!r}."
+        )
+    try:
+        rule.assign(arrays)
+    except ValueError as error:
+        raise UserError(f"The rule in {path} does not fit the one of this run. {error}") from error
+
+
 def resolve(name_or_path):
     """What `--rule` means everywhere: a registered rule's name (as it starts, untrained), or the path of a saved rule.
 

@@ -27,6 +27,9 @@ def threefry(key, counter):
     """Threefry-2x32-20 of two-word blocks: uint32 `(k0, k1)`, `(c0, c1)` of any shapes that broadcast -> `(x0, x1)`."""
     shape = functools.reduce(tf.broadcast_dynamic_shape, [tf.shape(word) for word in (*key, *counter)])
     static = functools.reduce(tf.broadcast_static_shape, [word.shape for word in (*key, *counter)])
+    if static.is_fully_defined():
+        # Inside the loop a tensor that holds the shape would no longer be known to the graph.
+        shape = static.as_list()
     k0, k1 = key
     schedule = (k0, k1, tf.bitwise.bitwise_xor(k0 ^ k1, tf.constant(0x1BD11BDA, tf.uint32)))
     rotations = tf.constant(_ROTATIONS, tf.uint32)

@@ -14,11 +14,18 @@ _GIN_PARAM = flags.DEFINE_multi_string(
     "gin_param", [], "Gin binding such as MetaTrainer.meta_steps=10; repeatable."
 )
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Run directory; runs/NAME_OF_THE_FIRST_GIN_FILE by default.")
-_STRATEGY = flags.DEFINE_string("strategy", "auto", "auto, default, mirrored, multi_worker or tpu.")
+_CHANGE = flags.DEFINE_bool(
+    "change_configuration", False, "Go on with the run in --run_dir although its configuration was another."
+)
+_STRATEGY = flags.DEFINE_string(
+    "strategy",
+    None,
+    "auto (the default), default, mirrored, multi_worker or tpu; Distribution.strategy in gin.",
+)
 _CPU_DEVICES = flags.DEFINE_integer(
     "cpu_devices", None, "Logical CPU devices that --strategy=mirrored spreads tasks over, without GPUs."
 )
-_TPU = flags.DEFINE_string("tpu", "local", "Name of the TPU for --strategy=tpu.")
+_TPU = flags.DEFINE_string("tpu", None, "Name of the TPU for --strategy=tpu; local by default.")
 
 
 @exits_cleanly
@@ -30,15 +37,19 @@ def main(argv):
         raise UserError("Give --gin_file, for example --gin_file=gin/mnist.gin.")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
-    # Imported here, so that --help answers at once; rules and estimators so that gin knows them.
+    # Imported here, so that --help answers at once; rules, estimators and families so that gin knows them.
     with quiet_import():
         from meta_rules import configuration, distribution, estimators, rules  # noqa: F401
+        from meta_rules.tasks import points  # noqa: F401
         from meta_rules.training_run import TrainingRun
 
     configuration.parse(_GIN_FILE.value, _GIN_PARAM.value)
     name = os.path.splitext(os.path.basename(_GIN_FILE.value[0]))[0]
-    strategy = distribution.strategy(_STRATEGY.value, _TPU.value, _CPU_DEVICES.value)
-    run = configuration.build(TrainingRun, _RUN_DIR.value or os.path.join("runs", name), strategy=strategy)
+    given = {"strategy": _STRATEGY.value, "tpu": _TPU.value, "cpu_devices": _CPU_DEVICES.value}
+    given = {key: value for key, value in given.items() if value is not None}
+    strategy = configuration.build(distribution.Distribution, **given).make()
+    run_dir = _RUN_DIR.value or os.path.join("runs", name)
+    run = configuration.build(TrainingRun, run_dir, change_configuration=_CHANGE.value, strategy=strategy)
     run.run()
 
 

@@ -1,5 +1,6 @@
 """A meta-training run in a directory: what is shown, what is kept, how it resumes and what it leaves behind."""
 
+import contextlib
 import json
 import os
 import signal
@@ -12,15 +13,29 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from meta_rules import configuration, distribution, saved_rules, stateless, summaries
+from meta_rules import configuration, decision_regions, distribution, saved_rules, stateless, summaries
 from meta_rules.checkpoints import RunCheckpoints
 from meta_rules.configuration import configurable
 from meta_rules.errors import UserError
-from meta_rules.evaluation.few_shot import FewShotTrial, result_rows
+from meta_rules.evaluation.judgement import judge, trial_of
+from meta_rules.evaluation.semi_supervised import SemiSupervisedTrial
 from meta_rules.meta_trainer import MetaTrainer
 from meta_rules.meta_validation import BestRule
 from meta_rules.saved_model import export_saved_model
+from meta_rules.semi_supervised_learning import SemiSupervisedLearning
 from meta_rules.version import __version__
+from meta_rules.workers import Workers
+
+#: What a collective operation raises in the workers that are left when one is gone.
+LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.InternalError,
+    tf.errors.UnknownError,
+)
 
 
 class StopRequest:
@@ -51,7 +66,7 @@ class TrainingRun:
     """Runs a `MetaTrainer` in a directory and judges the rule at the end.
 
     The directory then holds config.gin, checkpoints/, TensorBoard events, rule/ (the learned rule), saved_model/ and
-    results.json.
+    results.json. With several workers only the chief reads and writes it; all of them stop when one of them is asked to.
 
     Args:
       run_dir: the directory; an unfinished run of the same configuration in it is resumed.
@@ -63,6 +78,7 @@ class TrainingRun:
       judge_steps: rule applications after which the learned features are judged, increasing.
       draws: tasks in the judgement, each with its own permutation, network and labels.
       checkpoint_every, picture_every, summary_every: meta-steps between checkpoints, pictures and scalars.
+      change_configuration: go on with the run in the directory even if its configuration was another.
       strategy: a `tf.distribute` strategy.
 
     Raises:
@@ -81,6 +97,7 @@ class TrainingRun:
         checkpoint_every: int = 100,
         picture_every: int = 200,
         summary_every: int = 5,
+        change_configuration: bool = False,
         strategy=None,
     ):
         if trainer is None:
@@ -93,7 +110,12 @@ class TrainingRun:
         self.checkpoint_every, self.picture_every = checkpoint_every, picture_every
         self.summary_every, self.validate_every = summary_every, validate_every
         self.best = BestRule(trainer, validation) if validation is not None else None
-        self.console = Console()
+        self.change_configuration = change_configuration
+        self.workers = Workers(trainer.strategy)
+        self.console = Console(quiet=not self.workers.chief)
+        live = trainer.variables() | (self.best.variables() if self.best else {})
+        self._live = [variable for values in live.values() for variable in values]
+        self._checkpoints = RunCheckpoints(self.path("checkpoints"), live)
 
     def path(self, *parts):
         """A path in the run directory."""
@@ -105,28 +127,65 @@ class TrainingRun:
         Returns:
           The rows of results.json, or None when the run was stopped before its end.
         """
+        with contextlib.ExitStack() as held:
+            try:
+                self._take_up(held)
+                return self._run()
+            except LOST as error:
+                if not self.workers.several:
+                    raise
+                raise UserError(
+                    "Another worker is gone, or the network to it. Start all workers again with the same command: the run goes "
+                    f"on from its newest checkpoint. ({str(error).splitlines()[-1].strip()[:120]})"
+                ) from error
+
+    def _take_up(self, held):
+        """Takes the directory, and takes up the run in it where it stopped: every worker at the same state."""
+        trainer, configured = self.trainer, self._configuration_and_data()
+        pools = self._gathered_pools()
+        found = self.workers.of_chief(lambda: self._claim(held, configured, pools))
+        if self.workers.any(found.pop("configuration").tobytes() != configured):
+            raise UserError("The workers differ in configuration or data; start all with the same command.")
+        if found:
+            values = [found[str(i)] for i in range(len(found))]
+            for variable, value in zip(self._live, values, strict=False):
+                variable.assign(value)
+            restored = [tf.constant(value) for value in values[len(self._live) :]]
+            restored = tf.nest.pack_sequence_as(pools, restored)
+            trainer.pools = [distribution.scatter(trainer.strategy, pool) for pool in restored]
+            self.console.print(f"Resuming at meta-step {trainer.step}.")
+
+    def _claim(self, held, configured, pools):
+        """Locks the directory; a dict with the configuration and, under numbers, the restored variables and pools."""
         os.makedirs(self.run_dir, exist_ok=True)
         try:
-            with FileLock(self.path(".lock"), timeout=0):
-                return self._run()
+            held.enter_context(FileLock(self.path(".lock"), timeout=0))
         except Timeout as error:
             raise UserError(
                 f"Another process is at work in {self.run_dir}; wait for it, or give another --run_dir."
             ) from error
+        self._claim_directory()
+        found = {"configuration": np.frombuffer(configured, np.uint8)}
+        restored = self._checkpoints.restore(pools)
+        if restored is not None:
+            leaves = [*self._live, *tf.nest.flatten(restored)]
+            found |= {str(i): leaf.numpy() for i, leaf in enumerate(leaves)}
+        return found
+
+    def _configuration_and_data(self):
+        """What must be the same in all workers, as bytes."""
+        origins = [origin for family in self.trainer.families for origin in family.origins]
+        return "\n".join([configuration.operative(), *origins]).encode()
+
+    def _gathered_pools(self):
+        return [distribution.gather(self.trainer.strategy, pool) for pool in self.trainer.pools]
 
     def _run(self):
-        self._claim_directory()
         trainer = self.trainer
-        live = trainer.variables() | (self.best.variables() if self.best else {})
-        checkpoints = RunCheckpoints(self.path("checkpoints"), live)
-        pools = [distribution.gather(trainer.strategy, pool) for pool in trainer.pools]
-        restored = checkpoints.restore(pools)
-        if restored is not None:
-            trainer.pools = [distribution.scatter(trainer.strategy, pool) for pool in restored]
-            self.console.print(f"Resuming at meta-step {trainer.step}.")
         for origin in dict.fromkeys(origin for family in trainer.families for origin in family.origins):
             self.console.print(f"Meta-training on {origin}", highlight=False, soft_wrap=True)
-        self.summaries = summaries.RunSummaries(self.run_dir, configuration.operative())
+        events = self.run_dir if self.workers.chief else None
+        self.summaries = summaries.RunSummaries(events, configuration.operative())
         with StopRequest() as stop, self._progress() as progress:
             bar = progress.add_task(
                 "", total=trainer.meta_steps, completed=trainer.step, loss="-", accuracy="-", speed="-"
@@ -136,25 +195,39 @@ class TrainingRun:
             def on_step(step, metrics, scalars):
                 self._show(progress, bar, step, metrics, watch.rate(scalars["task_steps"]))
                 self._record(step, metrics, scalars, watch.last)
-                if self.best and self._due(step, self.validate_every):
+                if self.best and self._due(step, self.validate_every) and self.workers.chief:
                     progress.update(bar, description="validating")
                     self.summaries.scalars(step, {"validation/accuracy": self.best.consider()})
-                if self._due(step, self.checkpoint_every) or stop.signal:
-                    checkpoints.save(step, [distribution.gather(trainer.strategy, p) for p in trainer.pools])
-                return bool(stop.signal)
+                stopping = self.workers.any(stop.signal)
+                if self._due(step, self.checkpoint_every) or stopping:
+                    pools = self._gathered_pools()
+                    self.workers.of_chief(lambda: self._save(step, pools))
+                return stopping
 
             try:
                 done = trainer.train(on_step)
-            finally:
-                # A run that ends in an error leaves what it learned too.
-                self.summaries.flush()
-                self._save_rule()
+            except UserError:
+                # A run that ends in an error leaves what it learned too, if there is room.
+                if self.workers.chief:
+                    with contextlib.suppress(OSError, tf.errors.OpError):
+                        self.summaries.flush()
+                        self._save_rule()
+                raise
         if not done:
+            self.summaries.close()
             self.console.print(
                 f"Stopped at meta-step {trainer.step}, saved in {self.run_dir}; the same command goes on from there."
             )
             return None
-        return self._finish()
+        # The others wait for the chief's judgement: a worker that leaves early looks like one that has failed.
+        rows = self.workers.of_chief(lambda: {"rows": np.frombuffer(self._finish(), np.uint8)})["rows"]
+        return json.loads(rows.tobytes())
+
+    def _save(self, step, pools):
+        """A checkpoint, and the rule, so that a run that is killed leaves one to use."""
+        self._checkpoints.save(step, pools)
+        self._save_rule()
+        return {}
 
     def _due(self, step, every):
         """Whether something that is done every so many meta-steps is due after the call that ended with `step`."""
@@ -164,11 +237,12 @@ class TrainingRun:
     def _claim_directory(self):
         text = configuration.operative()
         file = self.path("config.gin")
-        if os.path.exists(file):
+        if os.path.exists(file) and self._checkpoints.steps() and not self.change_configuration:
             with open(file) as old:
-                if old.read() != text and os.path.isdir(self.path("checkpoints")):
+                if changed := configuration.differences(old.read()):
                     raise UserError(
-                        f"{self.run_dir} holds a run of another configuration (see its config.gin); give another --run_dir."
+                        f"{self.run_dir} holds a run of another configuration ({changed[0]}, see its config.gin); give another "
+                        f"--run_dir, or --change_configuration to go on with that run under this one."
                     )
         saved_rules.write_atomically(file, text.encode())
 
@@ -213,6 +287,8 @@ class TrainingRun:
         """Receptive fields and features of the oldest network of the first pool."""
         shown = self.trainer.estimator.trajectory(self.trainer.pools[0])
         trajectory = distribution.gather(self.trainer.strategy, shown)
+        if not self.workers.chief:
+            return
         family, problem = self.trainer.families[0], self.trainer.problems[0]
         ages = np.where(trajectory.horizon.numpy() > 0, trajectory.age.numpy(), -1)
         oldest = int(ages.argmax())
@@ -225,6 +301,9 @@ class TrainingRun:
                 title=f"Receptive fields, first layer, after {age} applications",
             )
             self.summaries.image(step, "receptive_fields", fields)
+        if isinstance(problem, SemiSupervisedLearning):
+            self._regions(step, problem, trajectory, oldest)
+            return
         one = tf.nest.map_structure(lambda leaf: leaf[oldest : oldest + 1], trajectory)
         shots = family.few_shot(one.task, stateless.fold(one.slot, "picture"))
         features = problem.network(one.state, tf.cast(shots.query, self.trainer.rule.dtype))[0].numpy()
@@ -232,6 +311,19 @@ class TrainingRun:
         names = [str(int(number)) for number in one.task.classes[0]]
         title = f"Mean features of the classes after {age} applications"
         self.summaries.image(step, "class_features", summaries.class_features(features, labels, names, title))
+
+    def _regions(self, step, problem, trajectory, index):
+        """Decision regions of one network, where it classifies points of the plane."""
+        if hasattr(problem.family, "encode"):
+            accuracy = problem.loss(self.trainer.rule.theta(), trajectory)[1]["accuracy"][index]
+            figure = decision_regions.strip(problem, [(trajectory, float(accuracy))], index=index)
+            self.summaries.image(step, "decision_regions", figure)
+
+    def _film(self, rule, family):
+        """Pictures of the judge's first network as it learns, where there are any."""
+        trial = trial_of(rule, family, self.trainer.seed)
+        if isinstance(trial, SemiSupervisedTrial) and hasattr(family, "encode"):
+            decision_regions.save(trial, rule.theta(), self.summaries, self.trainer.step, self.run_dir)
 
     def _save_rule(self):
         card = {
@@ -246,30 +338,27 @@ class TrainingRun:
         saved_rules.save_rule(self.path("rule"), self.trainer.rule, card, theta)
 
     def _finish(self):
+        """Judges the rule and writes the rest of the directory; results.json as bytes."""
+        self._save_rule()
         rule = saved_rules.load_rule(self.path("rule"))
-        rows = []
-        if self.judge is not None:
-            family = self.judge
-            self.console.print("Judging the rule on pictures and permutations it has never seen ...")
+        rows, family = [], self.judge or self.trainer.families[0]
+        if not rule.needs_labels:
             export_saved_model(
                 self.path("saved_model"), rule, family.hidden, family.activation, family.batch_size
             )
-            trial = FewShotTrial(rule, family, seed=self.trainer.seed)
-            rows = result_rows(trial.accuracies(rule.theta(), self.judge_steps, self.draws), family)
+        if self.judge is not None:
+            self.console.print("Judging the rule on tasks it has never seen ...")
+            rows = judge(rule, family, self.judge_steps, self.draws, self.trainer.seed)
             for row in rows:
                 self.summaries.scalars(
                     self.trainer.step, {f"test/{row['method']}_{row['inner_steps']}": row["accuracy_mean"]}
                 )
-        else:
-            family = self.trainer.families[0]
-            export_saved_model(
-                self.path("saved_model"), rule, family.hidden, family.activation, family.batch_size
-            )
+            self._film(rule, family)
         text = json.dumps(rows, indent=2) + "\n"
         saved_rules.write_atomically(self.path("results.json"), text.encode())
         self.summaries.close()
         self._print_rows(rows)
-        return rows
+        return text.encode()
 
     def _print_rows(self, rows):
         for row in rows:

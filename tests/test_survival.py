@@ -16,7 +16,7 @@ from filelock import FileLock
 from small_problems import SmallRule, small_family
 from test_train_command import command, run
 
-from meta_rules import estimators
+from meta_rules import estimators, rules, saved_rules
 from meta_rules.checkpoints import RunCheckpoints
 from meta_rules.errors import UserError
 from meta_rules.meta_trainer import MetaTrainer
@@ -95,7 +95,7 @@ def test_no_room_leaves_the_older_checkpoints(tmp_path):
 
 
 def test_one_process_a_run_directory(tmp_path):
-    attempt = TrainingRun(str(tmp_path), trainer=object())
+    attempt = TrainingRun(str(tmp_path), trainer=trainer())
     with FileLock(tmp_path / ".lock"), pytest.raises(UserError, match="Another process"):
         attempt.run()
     assert not (tmp_path / "config.gin").exists()
@@ -212,6 +212,30 @@ def test_the_best_rule_is_kept(monkeypatch):
         np.testing.assert_array_equal(value, kept[1][name])
 
 
+@pytest.mark.parametrize("name", ["truncated_bptt", "cma_es"])
+def test_a_run_can_start_from_a_saved_rule(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(SmallRule, "rule_name", "small")
+    start = {"rate": np.float32(-1.25), "planes": np.float32([0.75, 0.25])}
+    saved_rules.save_rule(str(tmp_path), SmallRule(), theta=start)
+    train = trainer(estimator=estimators.REGISTRY[name](), start_from=str(tmp_path))
+    for key, value in start.items():
+        np.testing.assert_array_equal(train.rule.theta()[key], value)
+        np.testing.assert_array_equal(train.theta()[key], value)
+    if name == "cma_es":
+        mean = next(value for key, value in train._host_state.items() if value.shape == (3,))
+        np.testing.assert_allclose(mean, [0.75, 0.25, -1.25])
+
+
+def test_a_saved_rule_that_does_not_fit_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(SmallRule, "rule_name", "small")
+    saved_rules.save_rule(str(tmp_path / "other"), rules.make("oja"))
+    small = {"rate": np.float32(0), "planes": np.zeros([3], np.float32)}
+    saved_rules.save_rule(str(tmp_path / "size"), SmallRule(), theta=small)
+    for path, words in (("other", "'oja'"), ("size", r"'planes' has shape \(3,\)"), ("none", "No rule at")):
+        with pytest.raises(UserError, match=words):
+            trainer(start_from=str(tmp_path / path))
+
+
 def test_a_family_is_traced_once_and_memory_is_flat_for_a_while():
     assert_endurance([small_family(windows=(2,))], 60)
 
@@ -247,7 +271,11 @@ def resident():
 @pytest.mark.slow
 def test_ten_kills_at_random_moments_change_nothing(tmp_path):
     """The whole command, killed at random moments until ten kills are done, ends bit for bit like a run never killed."""
-    more = ["--gin_param=MetaTrainer.meta_steps=3000", "--gin_param=TrainingRun.checkpoint_every=40"]
+    more = [
+        "--gin_param=MetaTrainer.meta_steps=400",
+        "--gin_param=TrainingRun.checkpoint_every=5",
+        "--gin_param=TrainingRun.picture_every=5000",
+    ]
     whole = run(tmp_path / "whole", *more)
     assert whole.returncode == 0, whole.stderr
     random, folder, kills = np.random.default_rng(3), tmp_path / "killed", 0
@@ -256,13 +284,13 @@ def test_ten_kills_at_random_moments_change_nothing(tmp_path):
             command(folder, *more), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         old = newest(folder)
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 400
         # Not before the run has got a little further than the last one, or ten kills would all hit the start.
         while newest(folder) <= old and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         assert process.poll() is None, "the run ended before its last kill"
-        time.sleep(random.uniform(0.0, 0.5))
+        time.sleep(random.uniform(0.0, 0.3))
         process.send_signal(signal.SIGKILL)
         process.wait()
         kills += 1

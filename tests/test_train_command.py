@@ -40,7 +40,7 @@ def command(run_dir, *more):
 
 
 def run(run_dir, *more):
-    return subprocess.run(command(run_dir, *more), capture_output=True, text=True, timeout=300)
+    return subprocess.run(command(run_dir, *more), capture_output=True, text=True, timeout=900)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_the_same_seed_gives_the_same_results_and_killing_changes_nothing(finish
     """A run that is killed after its first checkpoint and resumed ends bit for bit like one that was not."""
     expected = (finished[0] / "results.json").read_bytes()
     process = subprocess.Popen(command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 400
     while not list(tmp_path.glob("checkpoints/step-3")) and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)

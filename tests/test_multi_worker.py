@@ -1,0 +1,128 @@
+"""The command on two workers: one run directory, one stop for all, and a resume from the same state."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+
+import numpy as np
+import pytest
+from test_train_command import command, run
+
+from meta_rules import distribution, saved_rules
+from meta_rules.errors import UserError
+from meta_rules.workers import Workers
+
+MORE = ["--gin_param=TrainingRun.judge=None", "--gin_param=MetaTrainer.meta_steps=40"]
+
+
+def start(folder, *more):
+    """Two workers on loopback, each with a run directory of its own name: the second must not need the first's disk."""
+    with socket.socket() as first, socket.socket() as second:
+        for held in (first, second):
+            held.bind(("127.0.0.1", 0))
+        addresses = [f"127.0.0.1:{held.getsockname()[1]}" for held in (first, second)]
+    workers = []
+    for index in range(2):
+        config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        workers.append(
+            subprocess.Popen(
+                command(folder / f"of_{index}", "--strategy=multi_worker", *MORE, *more),
+                env=os.environ | {"TF_CONFIG": json.dumps(config)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    return workers
+
+
+def finish(workers):
+    """Exit codes, outputs and errors of the workers."""
+    ends = [worker.communicate(timeout=400) for worker in workers]
+    return [(worker.returncode, *end) for worker, end in zip(workers, ends, strict=True)]
+
+
+def wait_for(path, workers):
+    deadline = time.monotonic() + 400
+    while not path.exists():
+        assert time.monotonic() < deadline and all(worker.poll() is None for worker in workers)
+        time.sleep(0.02)
+
+
+def test_one_is_asked_to_stop_and_both_go_on_later(tmp_path):
+    workers = start(tmp_path, "--gin_param=TrainingRun.checkpoint_every=2")
+    wait_for(tmp_path / "of_0" / "checkpoints" / "step-2", workers)
+    workers[1].send_signal(signal.SIGTERM)
+    for number, (code, out, errors) in enumerate(finish(workers)):
+        assert code == 0, errors
+        assert ("Stopped at meta-step" in out) == (number == 0)
+    saved_rules.load_rule(str(tmp_path / "of_0" / "rule"))
+    assert not (tmp_path / "of_0" / "results.json").exists()
+
+    # The other worker's directory has nothing in it: what it goes on from comes from the chief.
+    ends = finish(start(tmp_path, "--gin_param=TrainingRun.checkpoint_every=2"))
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    assert "Resuming at meta-step" in ends[0][1] and ends[1][1] == ""
+    assert not (tmp_path / "of_1").exists()
+    left = set(os.listdir(tmp_path / "of_0"))
+    assert {"config.gin", "checkpoints", "rule", "saved_model", "results.json"} <= left
+
+    alone = run(tmp_path / "alone", *MORE, "--gin_param=TrainingRun.checkpoint_every=2")
+    assert alone.returncode == 0, alone.stderr
+    expected = saved_rules.load_rule(str(tmp_path / "alone" / "rule")).theta()
+    for name, value in saved_rules.load_rule(str(tmp_path / "of_0" / "rule")).theta().items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_ends_the_other_in_one_line(tmp_path):
+    workers = start(
+        tmp_path, "--gin_param=MetaTrainer.meta_steps=100000", "--gin_param=TrainingRun.checkpoint_every=2"
+    )
+    wait_for(tmp_path / "of_0" / "checkpoints" / "step-2", workers)
+    workers[1].kill()
+    code, _, errors = finish(workers)[0]
+    assert code == 2 and "Another worker is gone" in errors, errors
+
+
+@pytest.mark.slow
+def test_what_the_chief_refuses_all_refuse(tmp_path):
+    """A run directory of another configuration."""
+    done = run(tmp_path / "of_0", *MORE, "--gin_param=MetaTrainer.meta_steps=2")
+    assert done.returncode == 0, done.stderr
+    for code, _, errors in finish(start(tmp_path)):
+        assert code == 2 and errors.count("\n") == 1 and "another configuration" in errors
+
+
+def test_a_process_alone_is_its_own_chief():
+    workers = Workers(distribution.strategy("default"))
+    assert workers.chief and not workers.several
+    assert workers.any(True) and not workers.any(0)
+    assert workers.of_chief(lambda: {"a": 1}) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "nonsense", "{}", '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}']
+)
+def test_a_cluster_must_be_described(text, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(UserError, match="TF_CONFIG"):
+        distribution.strategy("multi_worker")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("astral",), "astral"),
+        (("default", "local", 2), "mirrored"),
+        (("tpu", "local"), "No TPU"),
+        (("tpu", "no-such"), "No TPU"),
+    ],
+)
+def test_a_strategy_that_cannot_be(arguments, words):
+    with pytest.raises(UserError, match=words) as error:
+        distribution.strategy(*arguments)
+    assert len(str(error.value).splitlines()) == 1
