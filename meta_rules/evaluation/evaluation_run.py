@@ -1,7 +1,6 @@
 """An evaluation in a directory: the cells it is made of, how they resume, and what it leaves behind."""
 
 import dataclasses
-import json
 import os
 import time
 from typing import NamedTuple
@@ -127,8 +126,6 @@ class Evaluation:
 
     def _run(self):
         jobs, began = self._jobs(), time.monotonic()
-        text = configuration.operative()
-        saved_rules.write_atomically(os.path.join(self.output, "config.gin"), text.encode())
         cells, outcomes = Cells(os.path.join(self.output, "cells")), []
         try:
             with self._progress() as progress:
@@ -257,12 +254,3 @@ class Evaluation:
             kind, title, dataset, protocol, name, {"probes": probes}, lambda: self._method(name, applications),
             lambda method, data: comparison.compare(method, data, probes),
         )  # fmt: skip
-
-    def about(self):
-        """What a reader needs to judge or repeat the figures: JSON-ready."""
-        return report.about(self)
-
-
-def dump(path, value):
-    """Writes JSON so that the file is either as it was or complete."""
-    saved_rules.write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())

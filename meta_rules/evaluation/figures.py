@@ -140,17 +140,11 @@ def curve(found, dataset, horizon, shots, lines):
         axes[0].axhline(level, color="#555555", ls=style, lw=1, label=name)
     first = min(point for content in found.values() for point in content["points"] if point > 0)
     for axis, title in zip(axes, (f"accuracy, {shots} labels a class", "meta-loss"), strict=True):
-        axis.axvline(horizon, color="#999999", lw=0.8)
         axis.set_xscale("symlog", linthresh=first)
-        axis.text(
-            horizon,
-            0.98,
-            " end of lives in meta-training",
-            transform=axis.get_xaxis_transform(),
-            fontsize=7,
-            va="top",
-            color="#555555",
-        )
+        if horizon <= max(point for content in found.values() for point in content["points"]):
+            axis.axvline(horizon, color="#999999", lw=0.8)
+            place = {"transform": axis.get_xaxis_transform(), "ha": "right", "va": "top"}
+            axis.text(horizon, 0.98, "end of lives in meta-training ", fontsize=7, color="#555555", **place)
         axis.set_xlabel("applications of the rule")
         axis.set_title(f"{dataset}: {title}")
         axis.set_xlim(left=0)

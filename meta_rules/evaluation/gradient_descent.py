@@ -26,6 +26,7 @@ class Standardised:
         self._mean, self._deviation = unlabelled.mean(axis=0), unlabelled.std(axis=0)
 
     def __call__(self, examples):
+        """Standardised `[examples, inputs]`."""
         return (examples - self._mean) / (self._deviation + 0.1)
 
 

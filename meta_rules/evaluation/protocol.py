@@ -26,7 +26,7 @@ class Protocol:
     Attributes:
       image_size: side that pictures are shrunk to, in pixels; they are never enlarged; None keeps them.
       colour: keep three channels.
-      hidden: sizes of the network's layers above the input; the last is the number of features of every method that has a choice.
+      hidden: sizes of the network's layers above the input; the last is the number of features.
       activation: of the network.
       batch_size: unlabelled examples a step of a rule or of gradient descent.
       permute: whether every draw has a permutation of the inputs of its own.

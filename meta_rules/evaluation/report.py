@@ -74,6 +74,7 @@ def write(evaluation, outcomes, seconds):
     _write(folder, "results.json", json.dumps(results, indent=2) + "\n")
     facts = about(evaluation, seconds)
     pictures = _save_plots(folder, [plot for section in sections for plot in section.plots])
+    _write(folder, "config.gin", configuration.operative())
     _write(folder, "report.md", _markdown(sections, facts))
     _write(folder, "report.html", _page(sections, facts, pictures))
     _events(folder, sections, outcomes)
@@ -221,8 +222,8 @@ def _views(content, dataset, slug):
             Plot(
                 f"{slug}-receptive-fields",
                 figures.receptive_fields(content, dataset),
-                f"First-layer receptive fields before and after {content['applications']} applications on {dataset}, pixels put "
-                "back in order.",
+                f"First-layer receptive fields before and after {content['applications']} applications on "
+                f"{dataset}, pixels put back in order.",
                 vector=False,
             )
         )
@@ -230,7 +231,7 @@ def _views(content, dataset, slug):
         Plot(
             f"{slug}-features",
             figures.feature_map(content, dataset),
-            f"Test examples of {dataset} in two dimensions (t-SNE), coloured by class: inputs, untrained features, learned features.",
+            f"Test examples of {dataset} in two dimensions (t-SNE), coloured by class: inputs, untrained and learned features.",
             vector=False,
         )
     )

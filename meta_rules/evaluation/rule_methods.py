@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from meta_rules import rules, saved_rules, stateless
 from meta_rules.configuration import configurable
+from meta_rules.errors import UserError
 from meta_rules.evaluation.methods import Method, register
 from meta_rules.evaluation.training import NetworkTraining
 from meta_rules.rules.hand_designed import HandDesignedRule
@@ -52,10 +53,17 @@ class RuleMethod(Method):
     Args:
       rule: a registered name or the path of a saved rule, or an `UpdateRule`.
       applications: rule applications after which the features are scored, increasing; 0 is the untrained network.
+
+    Raises:
+      UserError: no such rule, or one that is told labels.
     """
 
     def __init__(self, rule, applications: tuple = (50, 200, 500)):
         self.rule = saved_rules.resolve(rule) if isinstance(rule, str) else rule
+        if self.rule.needs_labels:
+            raise UserError(
+                f"Rule {self.rule.rule_name!r} is told labels; this protocol is for rules without."
+            )
         self.applications = tuple(applications)
         self._trainings = {}
 
