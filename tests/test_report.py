@@ -61,7 +61,7 @@ def test_the_directory_holds_what_the_documentation_says(finished):
     assert json.loads((folder / "results.json").read_text()) == rows
     assert all(set(comparison.COLUMNS) <= set(row) for row in rows)
     failed = {(row["method"], row.get("value")) for row in rows if row["error"]}
-    assert failed == {("rule:/no/such/rule", None), ("learned", "none")}
+    assert failed == {("rule:/no/such/rule", None), ("untrained", "none")}
     plots = {os.path.splitext(name) for name in os.listdir(folder / "plots")}
     names = {"digits-order", "digits-shots", "digits-curve", "digits-receptive-fields", "digits-features"}
     names.add("sweep-0-activation-digits")

@@ -120,7 +120,8 @@ class _Graph(Method):
                     warnings.simplefilter("ignore", RuntimeWarning)
                     yield self.classifier(neighbours).fit(examples, labels)
 
-        return {0: chosen_on_validation(candidates(), (draw.validation.examples, draw.validation.labels))}
+        with np.errstate(invalid="ignore"):
+            return {0: chosen_on_validation(candidates(), (draw.validation.examples, draw.validation.labels))}
 
 
 @register("label_propagation")

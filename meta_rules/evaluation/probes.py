@@ -8,6 +8,7 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import LinAlgWarning
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.neighbors import KNeighborsClassifier
@@ -75,8 +76,9 @@ def probe_accuracy(name, support, validation, query):
     def candidates():
         for value in probe.values(len(support_y)):
             with warnings.catch_warnings():
-                # A probe that has not quite converged is one candidate among several.
+                # A probe that has not quite converged, or is hardly regularised, is one candidate among several.
                 warnings.simplefilter("ignore", ConvergenceWarning)
+                warnings.simplefilter("ignore", LinAlgWarning)
                 yield probe.make(value).fit(support_x, support_y)
 
     return float(chosen_on_validation(candidates(), validation).score(query_x, query_y))

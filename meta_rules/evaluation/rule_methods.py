@@ -15,6 +15,8 @@ from meta_rules.rules.hand_designed import HandDesignedRule
 
 #: Unlabelled examples that the batch statistics are frozen from.
 STATISTICS = 1024
+#: Applications a compiled program makes, if those asked for are multiples of it: so that all judgements share one.
+BLOCK = 10
 #: Numbers in an array `[networks, batch, units]` that one compiled program may hold: several channels of them exist.
 _ARRAY = 200_000
 
@@ -116,6 +118,7 @@ class RuleMethod(Method):
         data = tf.constant(np.stack([draw.unlabelled for draw in draws]))
         # One program, called over and over, for all the stretches between.
         block = math.gcd(*(int(gap) for gap in np.diff([0, *applications])))
+        block = block and math.gcd(block, BLOCK)
         for upto in applications:
             if upto > done:
                 state = training.train(theta, keys, data, state, done, upto - done, block)

@@ -23,10 +23,13 @@ def compute(method, data):
       unless the data are pictures; `shape`; `points`, dict of "inputs", "untrained" and "learned" -> `[examples][2]` (t-SNE);
       `labels`; `class_names`.
     """
-    draw, applications = data.draw(0), method.applications[-1]
+    applications = method.applications[-1]
+    # As many networks side by side as the comparison trains: nothing is compiled again.
+    draws = [data.draw(i) for i in range(min(method.together, data.protocol.draws))]
+    draw = draws[0]
     query = data.query(draw)
     kept = np.concatenate([np.flatnonzero(query.labels == c)[:EXAMPLES] for c in range(draw.classes)])
-    states = dict(method.states([draw], (0, applications)))
+    states = dict(method.states(draws, (0, applications)))
     views = {"inputs": query.examples[kept]}
     kernels = {}
     for name, steps in (("untrained", 0), ("learned", applications)):
