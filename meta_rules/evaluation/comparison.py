@@ -61,7 +61,8 @@ def compare(method, data, probes=tuple(PROBES)):
 def _scored(model, draw, labelled, query, probes):
     """Triples of probe, number of features and accuracy."""
     if hasattr(model, "predict"):
-        yield "own", draw.protocol.features, float(np.mean(model.predict(query.examples) == query.labels))
+        features = getattr(model, "features", query.examples.shape[1])
+        yield "own", features, float(np.mean(model.predict(query.examples) == query.labels))
         return
     support, validation, scored = (
         (np.asarray(model.transform(part.examples)), part.labels)

@@ -9,12 +9,20 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-# Imported so that the registry knows their methods.
-from meta_rules.evaluation import autoencoders, baselines, supervised  # noqa: F401  isort: skip
 from meta_rules import configuration, saved_rules
 from meta_rules.configuration import configurable
 from meta_rules.errors import UserError
-from meta_rules.evaluation import comparison, methods, report, views
+
+# Those that nothing here names are imported so that the registry knows their methods.
+from meta_rules.evaluation import (  # noqa: F401
+    autoencoders,
+    baselines,
+    comparison,
+    methods,
+    report,
+    supervised,
+    views,
+)
 from meta_rules.evaluation.cells import Cells
 from meta_rules.evaluation.curves import Curves
 from meta_rules.evaluation.protocol import Protocol, ProtocolData

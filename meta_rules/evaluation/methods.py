@@ -2,10 +2,11 @@
 
 A method learns from the unlabelled examples of a draw (and, if it says so, from its labelled ones) and gives models in the
 manner of scikit-learn: one with `transform(examples [n, inputs]) -> features [n, features]` is scored by the probes, one with
-`predict(examples) -> labels [n]` is scored as it is.
+`predict(examples) -> labels [n]` is scored as it is (its attribute `features`, if it has one, is what results say it uses; the
+inputs otherwise).
 
-To add a method: a subclass of `Method` with `fit`, decorated with `@register("name")`, in a module that `methods_list`'s
-readers import (see `meta_rules/evaluation/baselines.py`). A name with a colon, `name:argument`, is built with the argument.
+To add a method: a subclass of `Method` with `fit`, decorated with `@register("name")` and `@configurable`, in a module that
+`evaluation_run.py` imports (see `baselines.py`). A name with a colon, `name:argument`, is built with the argument.
 """
 
 from meta_rules import configuration

@@ -10,7 +10,11 @@ from meta_rules.evaluation.methods import Method, register
 
 
 class _Classifier(Snapshot):
-    """A classifier as a model with `predict`."""
+    """A classifier as a model with `predict`; `features` is how many the layer below its scores has."""
+
+    def __init__(self, model, standardised, features):
+        super().__init__(model, standardised)
+        self.features = features
 
     def predict(self, examples):
         """Labels `[examples]`."""
@@ -59,7 +63,7 @@ class Supervised(Method):
         best, best_score = None, -1.0
         for _ in range(self.checks):
             descent.run(examples, labelled.labels, self.steps // self.checks, random)
-            now = _Classifier(descent.model, standardised)
+            now = _Classifier(descent.model, standardised, draw.protocol.features)
             score = np.mean(now.predict(draw.validation.examples) == draw.validation.labels)
             if score > best_score:
                 best, best_score = now, score
