@@ -62,7 +62,10 @@ def _scored(model, draw, labelled, query, probes):
     """Triples of probe, number of features and accuracy."""
     if hasattr(model, "predict"):
         features = getattr(model, "features", query.examples.shape[1])
-        yield "own", features, float(np.mean(model.predict(query.examples) == query.labels))
+        # Examples that no label reaches on a graph have no distribution over the classes.
+        with np.errstate(invalid="ignore"):
+            found = model.predict(query.examples)
+        yield "own", features, float(np.mean(found == query.labels))
         return
     support, validation, scored = (
         (np.asarray(model.transform(part.examples)), part.labels)
