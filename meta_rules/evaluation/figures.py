@@ -62,7 +62,8 @@ def order(rows, dataset, shots):
     for i, (mean, error) in enumerate(zip(means, errors, strict=True)):
         axis.text(mean + error + 0.008, i, f"{mean:.3f} ± {error:.3f}", va="center", fontsize=8.5)
     axis.set_yticks(range(len(rows)), [f"{label(row)}  ({row['features']})" for row in rows], fontsize=9)
-    axis.set_xlim(0, max(means) + 0.16)
+    axis.set_xlim(0, max(means) + 0.2)
+    axis.set_ylim(-0.7, len(rows) - 0.3)
     axis.set_xlabel("accuracy on test examples (in brackets: features)")
     axis.set_title(
         f"{dataset}, {shots if shots == 'all' else f'{shots} labels a class' if shots > 1 else '1 label a class'}"

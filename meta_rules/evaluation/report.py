@@ -296,7 +296,7 @@ def _table(title, rows, shots, failed):
         "method",
         "features",
         "applications or steps",
-        *(f"{value} labels" for value in shots),
+        *(f"{value} label{'' if value == 1 else 's'}" for value in shots),
         "s a draw",
         "unlabelled",
     )
