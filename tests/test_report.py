@@ -45,8 +45,7 @@ def finished(tmp_path_factory):
             Sweep(
                 "activation",
                 ("relu", "none"),
-                ("learned",),
-                applications=10,
+                ("untrained",),
                 protocol={"draws": 2, "shots": (10,)},
             ),
         ),
