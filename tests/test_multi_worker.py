@@ -18,7 +18,17 @@ from meta_rules.workers import Workers
 MORE = ["--gin_param=TrainingRun.judge=None", "--gin_param=MetaTrainer.meta_steps=40"]
 
 
-def start(folder, *more):
+@pytest.fixture
+def start(tmp_path):
+    """Starts two workers; those that a failed test leaves are killed."""
+    started = []
+    yield lambda *more: started.append(two_workers(tmp_path, *more)) or started[-1]
+    for worker in (worker for pair in started for worker in pair):
+        worker.kill()
+        worker.wait()
+
+
+def two_workers(folder, *more):
     """Two workers on loopback, each with a run directory of its own name: the second must not need the first's disk."""
     with socket.socket() as first, socket.socket() as second:
         for held in (first, second):
@@ -41,19 +51,19 @@ def start(folder, *more):
 
 def finish(workers):
     """Exit codes, outputs and errors of the workers."""
-    ends = [worker.communicate(timeout=400) for worker in workers]
+    ends = [worker.communicate(timeout=800) for worker in workers]
     return [(worker.returncode, *end) for worker, end in zip(workers, ends, strict=True)]
 
 
 def wait_for(path, workers):
-    deadline = time.monotonic() + 400
+    deadline = time.monotonic() + 800
     while not path.exists():
         assert time.monotonic() < deadline and all(worker.poll() is None for worker in workers)
         time.sleep(0.02)
 
 
-def test_one_is_asked_to_stop_and_both_go_on_later(tmp_path):
-    workers = start(tmp_path, "--gin_param=TrainingRun.checkpoint_every=2")
+def test_one_is_asked_to_stop_and_both_go_on_later(tmp_path, start):
+    workers = start("--gin_param=TrainingRun.checkpoint_every=2")
     wait_for(tmp_path / "of_0" / "checkpoints" / "step-2", workers)
     workers[1].send_signal(signal.SIGTERM)
     for number, (code, out, errors) in enumerate(finish(workers)):
@@ -63,7 +73,7 @@ def test_one_is_asked_to_stop_and_both_go_on_later(tmp_path):
     assert not (tmp_path / "of_0" / "results.json").exists()
 
     # The other worker's directory has nothing in it: what it goes on from comes from the chief.
-    ends = finish(start(tmp_path, "--gin_param=TrainingRun.checkpoint_every=2"))
+    ends = finish(start("--gin_param=TrainingRun.checkpoint_every=2"))
     assert [code for code, _, _ in ends] == [0, 0], ends
     assert "Resuming at meta-step" in ends[0][1] and ends[1][1] == ""
     assert not (tmp_path / "of_1").exists()
@@ -78,7 +88,7 @@ def test_one_is_asked_to_stop_and_both_go_on_later(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_ends_the_other_in_one_line(tmp_path):
+def test_a_worker_that_is_killed_ends_the_other_in_one_line(tmp_path, start):
     workers = start(
         tmp_path, "--gin_param=MetaTrainer.meta_steps=100000", "--gin_param=TrainingRun.checkpoint_every=2"
     )
@@ -89,11 +99,11 @@ def test_a_worker_that_is_killed_ends_the_other_in_one_line(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_the_chief_refuses_all_refuse(tmp_path):
+def test_what_the_chief_refuses_all_refuse(tmp_path, start):
     """A run directory of another configuration."""
     done = run(tmp_path / "of_0", *MORE, "--gin_param=MetaTrainer.meta_steps=2")
     assert done.returncode == 0, done.stderr
-    for code, _, errors in finish(start(tmp_path)):
+    for code, _, errors in finish(start()):
         assert code == 2 and errors.count("\n") == 1 and "another configuration" in errors
 
 
