@@ -15,7 +15,12 @@ from meta_rules import distribution, saved_rules
 from meta_rules.errors import UserError
 from meta_rules.workers import Workers
 
-MORE = ["--gin_param=TrainingRun.judge=None", "--gin_param=MetaTrainer.meta_steps=40"]
+MORE = [
+    "--gin_param=TrainingRun.judge=None",
+    "--gin_param=TrainingRun.picture_every=1000",
+    "--gin_param=TrainingRun.checkpoint_every=5",
+    "--gin_param=MetaTrainer.meta_steps=60",
+]
 
 
 @pytest.fixture
@@ -55,16 +60,17 @@ def finish(workers):
     return [(worker.returncode, *end) for worker, end in zip(workers, ends, strict=True)]
 
 
-def wait_for(path, workers):
+def wait_for_a_checkpoint(folder, workers):
     deadline = time.monotonic() + 800
-    while not path.exists():
+    while not list(folder.glob("checkpoints/step-*")):
         assert time.monotonic() < deadline and all(worker.poll() is None for worker in workers)
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_one_is_asked_to_stop_and_both_go_on_later(tmp_path, start):
-    workers = start("--gin_param=TrainingRun.checkpoint_every=2")
-    wait_for(tmp_path / "of_0" / "checkpoints" / "step-2", workers)
+    workers = start()
+    wait_for_a_checkpoint(tmp_path / "of_0", workers)
     workers[1].send_signal(signal.SIGTERM)
     for number, (code, out, errors) in enumerate(finish(workers)):
         assert code == 0, errors
@@ -73,26 +79,24 @@ def test_one_is_asked_to_stop_and_both_go_on_later(tmp_path, start):
     assert not (tmp_path / "of_0" / "results.json").exists()
 
     # The other worker's directory has nothing in it: what it goes on from comes from the chief.
-    ends = finish(start("--gin_param=TrainingRun.checkpoint_every=2"))
+    ends = finish(start())
     assert [code for code, _, _ in ends] == [0, 0], ends
     assert "Resuming at meta-step" in ends[0][1] and ends[1][1] == ""
     assert not (tmp_path / "of_1").exists()
     left = set(os.listdir(tmp_path / "of_0"))
     assert {"config.gin", "checkpoints", "rule", "saved_model", "results.json"} <= left
 
-    alone = run(tmp_path / "alone", *MORE, "--gin_param=TrainingRun.checkpoint_every=2")
+    alone = run(tmp_path / "alone", *MORE)
     assert alone.returncode == 0, alone.stderr
     expected = saved_rules.load_rule(str(tmp_path / "alone" / "rule")).theta()
     for name, value in saved_rules.load_rule(str(tmp_path / "of_0" / "rule")).theta().items():
-        np.testing.assert_allclose(value, expected[name], rtol=1e-3, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(value, expected[name], rtol=1e-2, atol=1e-3, err_msg=name)
 
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_ends_the_other_in_one_line(tmp_path, start):
-    workers = start(
-        tmp_path, "--gin_param=MetaTrainer.meta_steps=100000", "--gin_param=TrainingRun.checkpoint_every=2"
-    )
-    wait_for(tmp_path / "of_0" / "checkpoints" / "step-2", workers)
+    workers = start("--gin_param=MetaTrainer.meta_steps=100000")
+    wait_for_a_checkpoint(tmp_path / "of_0", workers)
     workers[1].kill()
     code, _, errors = finish(workers)[0]
     assert code == 2 and "Another worker is gone" in errors, errors
