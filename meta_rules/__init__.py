@@ -7,7 +7,13 @@ import importlib
 
 from meta_rules.version import __version__
 
-_LAZY = {"load_rule": "saved_rules", "save_rule": "saved_rules"}
+_LAZY = {
+    "RuleLearner": "learner",
+    "load_rule": "saved_rules",
+    "pretrain": "pretraining",
+    "save_rule": "saved_rules",
+    "shipped_rules": "pretrained",
+}
 
 __all__ = ["__version__", *_LAZY]
 

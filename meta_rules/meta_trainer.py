@@ -13,7 +13,7 @@ from meta_rules import distribution, saved_rules, stateless
 from meta_rules.configuration import configurable
 from meta_rules.errors import UserError
 from meta_rules.estimators.black_box import flatten, unflatten
-from meta_rules.trajectories import RuleLearning
+from meta_rules.semi_supervised_learning import problem_of
 
 #: Meta-steps in a row with no finite task after which a run gives up.
 PATIENCE = 50
@@ -85,7 +85,7 @@ class MetaTrainer:
         estimator.check(tasks)
         if start_from is not None:
             saved_rules.assign_saved(rule, start_from)
-        self.problems = [RuleLearning(rule, family) for family in self.families]
+        self.problems = [problem_of(rule, family) for family in self.families]
         self._names = list(rule.variables_by_name())
         with self.strategy.scope():
             schedule = keras.optimizers.schedules.CosineDecay(learning_rate, meta_steps, alpha=0.01)

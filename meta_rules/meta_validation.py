@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from meta_rules.evaluation.few_shot import FewShotTrial
+from meta_rules.evaluation.judgement import trial_of
 
 
 class BestRule:
@@ -52,7 +52,7 @@ class BestRule:
         hold what it learned.
         """
         if self._trial is None:
-            self._trial = FewShotTrial(self._trainer.rule, self._family, seed=self._trainer.seed)
+            self._trial = trial_of(self._trainer.rule, self._family, seed=self._trainer.seed)
         theta = self._trainer.theta()
         ages = sorted({int(round(age)) for age in self._family.horizon})
         found = self._trial.accuracies(theta, (0, *ages), self.DRAWS)

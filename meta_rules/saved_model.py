@@ -5,9 +5,7 @@ import shutil
 
 import tensorflow as tf
 
-from meta_rules import stateless
-from meta_rules.networks import Moments, NetworkState
-from meta_rules.rules.base import per_task
+from meta_rules.learning import RowLearning
 
 
 class LearnedFeatures(tf.Module):
@@ -24,9 +22,7 @@ class LearnedFeatures(tf.Module):
 
     def __init__(self, rule, hidden=(128, 32), activation="relu", batch_size=128):
         super().__init__()
-        self._rule, self._hidden, self._batch_size = rule, tuple(hidden), batch_size
-        # The input size is not part of any computation of the network; 1 stands for "free".
-        self._network = rule.network((1, *self._hidden), activation)
+        self._learning = RowLearning(rule, hidden, activation, batch_size)
         self._theta = {
             name: tf.Variable(value, trainable=False, name=name) for name, value in rule.theta().items()
         }
@@ -37,7 +33,7 @@ class LearnedFeatures(tf.Module):
         learned = self.learn.get_concrete_function().structured_outputs
         self._specs = {name: tf.TensorSpec(value.shape, tf.float32, name) for name, value in learned.items()}
         self.embed = tf.function(
-            lambda inputs, **network: {"features": self._embed(inputs, network)}, autograph=False
+            lambda inputs, **network: {"features": self._learning.features(network, inputs)}, autograph=False
         )
         self._embed_function = self.embed.get_concrete_function(rows, **self._specs)
 
@@ -51,52 +47,13 @@ class LearnedFeatures(tf.Module):
 
     def _learn(self, inputs, steps, seed):
         """A network trained on `inputs [rows, width]` by `steps` applications, as a flat dict of arrays."""
-        key = stateless.fold(tf.zeros([1, 2], tf.int32), seed)
-        width = tf.shape(inputs)[1]
-        state = self._rule.initial_state((width, *self._hidden), stateless.fold(key, "network"))
-        sizes = (None, *self._hidden)
-        for layer, kernel in enumerate(state.kernels):
-            kernel.set_shape([1, sizes[layer], sizes[layer + 1]])
-        theta = per_task({name: tf.convert_to_tensor(value) for name, value in self._theta.items()}, 1)
-
-        def body(index, state):
-            step_key = stateless.fold(key, "step", index)
-            drawn = stateless.integers(
-                stateless.fold(step_key, "batch"), self._batch_size, tf.shape(inputs)[0]
-            )
-            batch = tf.gather(inputs, drawn[0])[None]
-            after = self._rule.update(theta, self._network, state, batch, stateless.fold(step_key, "rule"))
-            for old, new in zip(tf.nest.flatten(state), tf.nest.flatten(after), strict=True):
-                new.set_shape(old.shape)
-            return index + 1, after
-
-        shapes = (tf.TensorShape([]), tf.nest.map_structure(lambda leaf: leaf.shape, state))
-        _, state = tf.while_loop(
-            lambda index, _: index < steps, body, (tf.constant(0), state), shape_invariants=shapes
-        )
-        learned = {}
-        for layer, (kernel, bias) in enumerate(zip(state.kernels, state.biases, strict=True), start=1):
-            learned[f"kernel_{layer}"], learned[f"bias_{layer}"] = kernel[0], bias[0]
-        for layer, used in enumerate(self._network.statistics(state, inputs[None])):
-            learned[f"mean_{layer}"], learned[f"variance_{layer}"] = used.mean[0, 0], used.variance[0, 0]
-        return learned
-
-    def _embed(self, inputs, network):
-        """Features `[rows, units]` of `inputs [rows, width]` in a network that `learn` gave."""
-        layers = range(1, len(self._hidden) + 1)
-        state = NetworkState(
-            tuple(network[f"kernel_{layer}"][None] for layer in layers),
-            tuple(network[f"bias_{layer}"][None] for layer in layers),
-            (),
-        )
-        statistics = tuple(
-            Moments(network[f"mean_{layer}"][None, None], network[f"variance_{layer}"][None, None])
-            for layer in range(len(self._hidden) + 1)
-        )
-        return self._network(state, inputs[None], statistics)[0]
+        learning, key = self._learning, self._learning.key(seed)
+        theta = {name: tf.convert_to_tensor(value) for name, value in self._theta.items()}
+        state = learning.start(key, tf.shape(inputs)[1])
+        return learning.learned(learning.advance(theta, state, inputs, key, 0, steps), inputs)
 
     def _features(self, inputs, steps, seed):
-        return {"features": self._embed(inputs, self._learn(inputs, steps, seed))}
+        return {"features": self._learning.features(self._learn(inputs, steps, seed), inputs)}
 
 
 def export_saved_model(path, rule, hidden=(128, 32), activation="relu", batch_size=128):

@@ -5,6 +5,7 @@
 """
 
 import hashlib
+import inspect
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import zipfile
 
 import numpy as np
 
+from meta_rules import pretrained
 from meta_rules.errors import UserError
 from meta_rules.rules import base as rules
 
@@ -39,6 +41,21 @@ def save_rule(path, rule, card=None, theta=None):
       card: JSON-ready dict that says where the rule comes from.
       theta: dict of name -> array to save instead of the rule's own meta-parameters (an average over time, say).
     """
+    content, text = _archive(rule, card, theta)
+    os.makedirs(path, exist_ok=True)
+    write_atomically(os.path.join(path, FILE), content)
+    write_atomically(os.path.join(path, "rule.json"), (text + "\n").encode())
+
+
+def as_npz(rule, card=None):
+    """A rule as the bytes of one npz file: arrays by name, and `description`, JSON text as uint8.
+
+    Besides what `save_rule` writes the description has `about`: what the rule computes, in words and formulas.
+    """
+    return _archive(rule, card, None, about=inspect.cleandoc(type(rule).__doc__ or ""))[0]
+
+
+def _archive(rule, card, theta, **more):
     theta = rule.theta() if theta is None else theta
     arrays = {name: np.asarray(value) for name, value in theta.items()}
     description = {
@@ -48,13 +65,12 @@ def save_rule(path, rule, card=None, theta=None):
         "shapes": {name: list(value.shape) for name, value in arrays.items()},
         "sha256": _digest(arrays),
         "card": card or {},
+        **more,
     }
     text = json.dumps(description, indent=2, sort_keys=True)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays, **{_DESCRIPTION: np.frombuffer(text.encode(), np.uint8)})
-    os.makedirs(path, exist_ok=True)
-    write_atomically(os.path.join(path, FILE), buffer.getvalue())
-    write_atomically(os.path.join(path, "rule.json"), (text + "\n").encode())
+    return buffer.getvalue(), text
 
 
 def read_rule(path):
@@ -94,7 +110,10 @@ def load_rule(path):
     """
     description, arrays = read_rule(path)
     rule = rules.make(description["rule"], **description["config"])
-    rule.assign(arrays)
+    try:
+        rule.assign(arrays)
+    except ValueError as error:
+        raise UserError(f"{path} does not fit this version of the rule: {error}") from error
     return rule
 
 
@@ -116,18 +135,35 @@ def assign_saved(rule, path):
 
 
 def resolve(name_or_path):
-    """What `--rule` means everywhere: a registered rule's name (as it starts, untrained), or the path of a saved rule.
+    """What `--rule` means everywhere: a shipped rule, a registered rule's name, or the path of a saved rule.
+
+    `pretrained`, `pretrained:NAME` and `pretrained:NAME-VERSION` are shipped rules (see `meta_rules.pretrained`); a registered
+    name is that rule as it starts, not meta-trained.
 
     Raises:
-      UserError: neither.
+      UserError: none of them; or see `load_rule`.
     """
+    name_or_path = os.fspath(name_or_path)
+    if pretrained.is_shipped_name(name_or_path):
+        return load_rule(pretrained.path(name_or_path))
     if name_or_path in rules.REGISTRY:
         return rules.make(name_or_path)
     if os.path.exists(name_or_path):
         return load_rule(name_or_path)
     raise UserError(
-        f"No rule {name_or_path!r}: give the path of a saved rule or one of {', '.join(sorted(rules.REGISTRY))}."
+        f"No rule {name_or_path!r}: give 'pretrained', the path of a saved rule, or one of "
+        f"{', '.join(sorted(rules.REGISTRY))}."
     )
+
+
+def card_of(name_or_path):
+    """The card of what `resolve` would give; empty for a rule that is not meta-trained."""
+    name_or_path = os.fspath(name_or_path)
+    if pretrained.is_shipped_name(name_or_path):
+        name_or_path = pretrained.path(name_or_path)
+    elif name_or_path in rules.REGISTRY:
+        return {}
+    return read_rule(name_or_path)[0].get("card", {})
 
 
 def _digest(arrays):

@@ -6,6 +6,8 @@ import matplotlib
 import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
+from PIL import Image
+from tensorboard.plugins.image import metadata as image_metadata
 
 #: Upper ends of the ages (in rule applications) that accuracy is reported for separately.
 AGE_BINS = (30, 100, 300, 1000, 3000)
@@ -35,6 +37,16 @@ class RunSummaries:
         """Writes a matplotlib figure at a meta-step."""
         with self._writer.as_default(step=step):
             tf.summary.image(name, pixels(figure)[None])
+
+    def animation(self, step, name, gif):
+        """Writes an animated GIF, given in bytes, at a meta-step; TensorBoard's image page plays it."""
+        # `tf.summary.image` would make a PNG of it; its own format is the size and the encoded picture.
+        width, height = (str(side).encode() for side in Image.open(io.BytesIO(gif)).size)
+        metadata = image_metadata.create_summary_metadata(
+            display_name=None, description=None, converted_to_tensor=True
+        )
+        with self._writer.as_default(step=step):
+            tf.summary.write(name, tf.constant([width, height, gif]), metadata=metadata)
 
     def flush(self):
         """Makes what was written visible."""

@@ -13,14 +13,16 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from meta_rules import configuration, distribution, saved_rules, stateless, summaries
+from meta_rules import configuration, decision_regions, distribution, saved_rules, stateless, summaries
 from meta_rules.checkpoints import RunCheckpoints
 from meta_rules.configuration import configurable
 from meta_rules.errors import UserError
-from meta_rules.evaluation.few_shot import FewShotTrial, result_rows
+from meta_rules.evaluation.judgement import judge, trial_of
+from meta_rules.evaluation.semi_supervised import SemiSupervisedTrial
 from meta_rules.meta_trainer import MetaTrainer
 from meta_rules.meta_validation import BestRule
 from meta_rules.saved_model import export_saved_model
+from meta_rules.semi_supervised_learning import SemiSupervisedLearning
 from meta_rules.version import __version__
 from meta_rules.workers import Workers
 
@@ -299,6 +301,9 @@ class TrainingRun:
                 title=f"Receptive fields, first layer, after {age} applications",
             )
             self.summaries.image(step, "receptive_fields", fields)
+        if isinstance(problem, SemiSupervisedLearning):
+            self._regions(step, problem, trajectory, oldest)
+            return
         one = tf.nest.map_structure(lambda leaf: leaf[oldest : oldest + 1], trajectory)
         shots = family.few_shot(one.task, stateless.fold(one.slot, "picture"))
         features = problem.network(one.state, tf.cast(shots.query, self.trainer.rule.dtype))[0].numpy()
@@ -306,6 +311,19 @@ class TrainingRun:
         names = [str(int(number)) for number in one.task.classes[0]]
         title = f"Mean features of the classes after {age} applications"
         self.summaries.image(step, "class_features", summaries.class_features(features, labels, names, title))
+
+    def _regions(self, step, problem, trajectory, index):
+        """Decision regions of one network, where it classifies points of the plane."""
+        if hasattr(problem.family, "encode"):
+            accuracy = problem.loss(self.trainer.rule.theta(), trajectory)[1]["accuracy"][index]
+            figure = decision_regions.strip(problem, [(trajectory, float(accuracy))], index=index)
+            self.summaries.image(step, "decision_regions", figure)
+
+    def _film(self, rule, family):
+        """Pictures of the judge's first network as it learns, where there are any."""
+        trial = trial_of(rule, family, self.trainer.seed)
+        if isinstance(trial, SemiSupervisedTrial) and hasattr(family, "encode"):
+            decision_regions.save(trial, rule.theta(), self.summaries, self.trainer.step, self.run_dir)
 
     def _save_rule(self):
         card = {
@@ -323,24 +341,19 @@ class TrainingRun:
         """Judges the rule and writes the rest of the directory; results.json as bytes."""
         self._save_rule()
         rule = saved_rules.load_rule(self.path("rule"))
-        rows = []
-        if self.judge is not None:
-            family = self.judge
-            self.console.print("Judging the rule on pictures and permutations it has never seen ...")
+        rows, family = [], self.judge or self.trainer.families[0]
+        if not rule.needs_labels:
             export_saved_model(
                 self.path("saved_model"), rule, family.hidden, family.activation, family.batch_size
             )
-            trial = FewShotTrial(rule, family, seed=self.trainer.seed)
-            rows = result_rows(trial.accuracies(rule.theta(), self.judge_steps, self.draws), family)
+        if self.judge is not None:
+            self.console.print("Judging the rule on tasks it has never seen ...")
+            rows = judge(rule, family, self.judge_steps, self.draws, self.trainer.seed)
             for row in rows:
                 self.summaries.scalars(
                     self.trainer.step, {f"test/{row['method']}_{row['inner_steps']}": row["accuracy_mean"]}
                 )
-        else:
-            family = self.trainer.families[0]
-            export_saved_model(
-                self.path("saved_model"), rule, family.hidden, family.activation, family.batch_size
-            )
+            self._film(rule, family)
         text = json.dumps(rows, indent=2) + "\n"
         saved_rules.write_atomically(self.path("results.json"), text.encode())
         self.summaries.close()

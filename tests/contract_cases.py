@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from meta_rules import rules, stateless
 from meta_rules.inner_loop import unroll
-from meta_rules.rules.base import per_task
+from meta_rules.rules.base import Side, per_task
 
 #: Arguments that make a rule small, by name.
 SMALL = {
@@ -32,6 +32,7 @@ SMALL = {
     },
     "oja": {},
     "sanger": {},
+    "semi_supervised": {"hidden": 4, "error_channels": 2},
 }
 SIZES, TASKS, BATCH, STEPS = (6, 5, 4), 4, 7, 3
 RULES = sorted(rules.REGISTRY)
@@ -75,11 +76,22 @@ def batches(steps=STEPS, seed=1, dtype="float64"):
     return tf.constant(mixed, dtype)
 
 
+def side(rule, tasks=TASKS):
+    """Keyword arguments of `update` beyond those of every rule: for a rule that needs labels, some."""
+    if not rule.needs_labels:
+        return {}
+    labels = np.eye(SIZES[-1])[np.random.default_rng(4).integers(SIZES[-1], size=(TASKS, BATCH))]
+    known = np.broadcast_to(np.arange(BATCH) < 3, (TASKS, BATCH))
+    return {"side": Side(*(tf.constant(leaf[:tasks], rule.dtype) for leaf in (labels, known)))}
+
+
 def learn(rule, net, theta, state, data):
     """The state after one application for every batch in `data [steps, tasks, batch, in]`."""
 
     def step(copies, state, index):
-        return rule.update(copies, net, state, data[index], keys(data.shape[1])), ()
+        return rule.update(
+            copies, net, state, data[index], keys(data.shape[1]), **side(rule, data.shape[1])
+        ), ()
 
     return unroll(step, per_task(theta, data.shape[1]), state, data.shape[0], differentiable=False)[0]
 
@@ -97,7 +109,9 @@ def gradient(rule, net, theta, state, data):
     """`projection` of the state after an unroll, and its gradient."""
 
     def step(copies, state, index):
-        return rule.update(copies, net, state, data[index], keys(data.shape[1])), ()
+        return rule.update(
+            copies, net, state, data[index], keys(data.shape[1]), **side(rule, data.shape[1])
+        ), ()
 
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(theta)
@@ -111,7 +125,7 @@ def one_step(rule, net, theta, state, inputs):
     tasks = inputs.shape[0]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(theta)
-        after = rule.update(per_task(theta, tasks), net, state, inputs, keys(tasks))
+        after = rule.update(per_task(theta, tasks), net, state, inputs, keys(tasks), **side(rule, tasks))
         loss = projection(after)
     return after, tape.gradient(loss, theta)
 

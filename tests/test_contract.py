@@ -122,6 +122,30 @@ def test_permuting_the_inputs_permutes_the_rows_of_the_first_kernel_alone(name):
     assert_nests_close(found, permuted(run(rule.theta(), state, data)), rtol=1e-7, atol=1e-9)
 
 
+def cut_off(state):
+    """The same for feedback and lateral weights: what `test_a_local_rule...` moves reaches its units on no way round.
+
+    Unit 1 of the first layer, and unit 0 of the second, receive nothing from their layers, to which units 3 and 2 send
+    nothing; of the second layer only unit 0 sends an error down, and not to unit 1.
+    """
+    random = np.random.default_rng(6)
+    feedback = [leaf.numpy() for leaf in state.feedback]
+    for matrix in feedback[1:]:
+        matrix[:, :, 1:] = 0.0
+        matrix[:, 1] = 0.0
+    memory = []
+    for layer, leaf in enumerate(tf.nest.flatten(state.memory)):
+        values = leaf.numpy()
+        if values.ndim == 3 and values.shape[1] == values.shape[2]:
+            values = -0.1 * np.abs(random.normal(size=values.shape)) * (1.0 - np.eye(values.shape[1]))
+            values[:, (3, 2)[layer]] = 0.0
+            values[:, :, (1, 0)[layer]] = 0.0
+        memory.append(tf.constant(values))
+    return state._replace(
+        feedback=tuple(map(tf.constant, feedback)), memory=tf.nest.pack_sequence_as(state.memory, memory)
+    )
+
+
 @pytest.mark.parametrize("name", [name for name in RULES if rules.REGISTRY[name].neuron_local])
 def test_a_local_rule_ignores_what_its_units_cannot_see(name):
     rule = cases.make(name)
@@ -130,6 +154,7 @@ def test_a_local_rule_ignores_what_its_units_cannot_see(name):
     first, second = (kernel.numpy() for kernel in state.kernels)
     first[:, 2, 1] = 0.0
     second[:, 3, 0] = 0.0
+    state = cut_off(state)
 
     def changes(first, second, inputs):
         before = state._replace(kernels=(tf.constant(first), tf.constant(second)))
@@ -160,6 +185,13 @@ def test_a_local_rule_ignores_what_its_units_cannot_see(name):
     other = changes(first, moved, inputs)
     same(np.delete(other[1], 2, axis=2), np.delete(plain[1], 2, axis=2))
     assert np.all(other[1][:, :, 2] != plain[1][:, :, 2])
+
+
+@every_rule
+def test_a_rule_s_docstring_says_whether_it_is_local(name):
+    text = " ".join(inspect.getdoc(rules.REGISTRY[name]).lower().split())
+    assert "neuron-local" in text
+    assert ("not neuron-local" in text) == (not rules.REGISTRY[name].neuron_local)
 
 
 def test_some_rules_claim_locality_and_equivariance():

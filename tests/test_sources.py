@@ -29,6 +29,7 @@ DRAWN = [
     "gaussian_mixtures?examples=24",
     "glyphs?examples=24",
     "patches?examples=24",
+    "strokes?examples=24&classes=20",
     "textures?examples=24",
 ]
 CARRIED = [*DRAWN, "digits", "mnist_sample"]
@@ -84,6 +85,7 @@ def test_another_seed_draws_others(name):
         ("gaussian_mixtures?examples=60&classes=20", 0.4),
         ("glyphs?examples=60&rotation=0&shift=0&inverted=0", 0.6),
         ("patches?examples=60", 0.3),
+        ("strokes?examples=60&classes=20", 0.5),
         ("textures?examples=60&classes=20", 0.6),
         ("digits", 0.85),
         ("mnist_sample", 0.75),
@@ -98,7 +100,13 @@ def test_a_linear_classifier_carries_over_from_training_to_test(name, least):
 
 
 def test_size_and_colour():
-    for name in ("glyphs?examples=4", "textures?examples=4", "patches?examples=4", "digits"):
+    for name in (
+        "glyphs?examples=4",
+        "strokes?examples=4",
+        "textures?examples=4",
+        "patches?examples=4",
+        "digits",
+    ):
         assert sources.load(name, "test", size=9, colour=True).examples.shape[1:] == (9, 9, 3)
         assert sources.load(name, "test", size=17).examples.shape[1:] == (17, 17, 1)
     assert sources.load("gaussian_mixtures?examples=4", "test", size=9).examples.shape[1:] == (81,)

@@ -87,8 +87,9 @@ def all_runs(configurations, bindings, seeds, budget, points, folder):
         paths[files] = f"{label(files)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}-seed{{}}.json"
     os.makedirs(os.path.join(folder, "runs"), exist_ok=True)
     found = {}
-    for files in configurations:
-        for seed in seeds:
+    # Seed by seed: whenever it is interrupted, all configurations have had nearly the same.
+    for seed in seeds:
+        for files in configurations:
             path = os.path.join(folder, "runs", paths[files].format(seed))
             if not os.path.exists(path):
                 print(f"{label(files)}, seed {seed} ...", flush=True)

@@ -68,6 +68,18 @@ def fan_in(*shape):
     return Parameter(tuple(shape), scale=max(size, 1) ** -0.5)
 
 
+class Side(NamedTuple):
+    """Side information that comes with a batch, for rules that say `needs_labels`.
+
+    Attributes:
+      labels: one-hot `[tasks, batch, classes]`; whatever stands where the mask is 0 must not matter.
+      mask: `[tasks, batch]`, 1 for an example whose label is known and 0 for the others.
+    """
+
+    labels: tf.Tensor
+    mask: tf.Tensor
+
+
 class UpdateRule(keras.layers.Layer):
     """Base class of all update rules.
 
@@ -84,6 +96,8 @@ class UpdateRule(keras.layers.Layer):
     permutation_equivariant = True
     #: The change of W_ij depends only on what units i and j see (batch statistics of theirs included).
     neuron_local = True
+    #: Whether `update` takes `side=Side(...)`, the labels of some of the batch's examples. Its top units are the classes.
+    needs_labels = False
     #: Whether the base network standardises its inputs, and the epsilon of its batch normalisation.
     standardise_inputs = True
     network_epsilon = 1e-6
@@ -120,6 +134,7 @@ class UpdateRule(keras.layers.Layer):
           state: `NetworkState` with leading task axes.
           inputs: an unlabelled batch `[tasks, batch, in]`.
           keys: `[tasks, 2]` random keys of this step; a deterministic rule ignores them.
+          (A rule that says `needs_labels` also takes `side`, the `Side` of the batch; without it no label is known.)
 
         Returns:
           The next `NetworkState`, of the same shapes and dtypes.
@@ -188,12 +203,13 @@ class UpdateRule(keras.layers.Layer):
         for name, weight in self._weight_of.items():
             weight.assign(theta[name])
 
-    def call(self, state, inputs, network, keys=None):
+    def call(self, state, inputs, network, keys=None, side=None):
         """`update` with this layer's own weights shared by all tasks."""
         tasks = tf.shape(inputs)[0]
         if keys is None:
             keys = stateless.split(stateless.key(0), tasks)
-        return self.update(per_task(self.theta(), tasks), network, state, inputs, keys)
+        extra = {} if side is None else {"side": side}
+        return self.update(per_task(self.theta(), tasks), network, state, inputs, keys, **extra)
 
     def rule_config(self):
         """The constructor's arguments, JSON-ready: what `make(rule_name, **config)` needs to build this rule again."""

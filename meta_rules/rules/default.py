@@ -20,8 +20,8 @@ from meta_rules.configuration import configurable
 from meta_rules.errors import UserError
 from meta_rules.networks import ACTIVATIONS, NetworkState
 from meta_rules.rules.base import Parameter, UpdateRule, fan_in, register, unit_columns
-from meta_rules.rules.channels import channel_means, channel_norm, mix, outer, row_means
-from meta_rules.rules.local import batch_norm, competition, mean_product, mean_square, winners
+from meta_rules.rules.channels import batch_norm, channel_means, channel_norm, mix, outer, row_means
+from meta_rules.rules.local import competition, mean_product, mean_square, winners
 
 PLANES = ("learned", "hebb", "winner", "decorrelation")
 #: Planes along W itself: they set its length, so they mean something only where nothing else does.
@@ -123,12 +123,12 @@ class DefaultRule(UpdateRule):
     def update(self, theta, network, state, inputs, keys):
         """One application; see `UpdateRule.update`."""
         activities = network.activities(state, inputs)
-        hidden = self._sweep_down(theta, state, activities)
+        hidden, readouts = self._sweep_down(theta, state, activities)
         scaled = unit_columns if self.normalise else tf.identity
         kernels, biases, feedback = [], [], []
         for layer in range(1, len(activities.pre)):
             kernel = state.kernels[layer - 1]
-            planes = self._planes(theta, kernel, activities, hidden, layer, network.activation)
+            planes = self._planes(kernel, activities, readouts, layer, network.activation)
             change = self._step_size(theta, hidden[layer]) * self._change(theta, kernel, planes)
             kernels.append(scaled(kernel + change))
             if self.scheme.learned:
@@ -138,7 +138,10 @@ class DefaultRule(UpdateRule):
         return NetworkState(tuple(kernels), tuple(biases), carried, state.memory)
 
     def _sweep_down(self, theta, state, activities):
-        """Hidden activity of every unit, layer 0 first, each `[tasks, hidden, batch, units]`."""
+        """Hidden activity of every unit and its readouts, two lists with layer 0 first.
+
+        Hidden activities are `[tasks, hidden, batch, units]`, readouts a dict of name -> `[tasks, channels, batch, units]`.
+        """
         top = len(activities.pre) - 1
         pre = [z[:, None] for z in activities.pre]
         post = [x[:, None] for x in activities.post]
@@ -148,17 +151,29 @@ class DefaultRule(UpdateRule):
             mix(theta["top_error/out"], tf.nn.relu(channel_norm(mix(theta["top_error/in"], seen))))
         )
         top_errors = errors
-        hidden = [None] * (top + 1)
+        hidden, readouts = [None] * (top + 1), [None] * (top + 1)
         for layer in range(top, -1, -1):
             seen = tf.concat([channel_norm(post[layer]), pre[layer], winning[layer] - 1.0, errors], axis=1)
             hidden[layer] = self._unit_network(theta, seen)
+            readouts[layer] = self._readouts(theta, hidden[layer], layer, top)
             if layer:
                 if self.scheme.carries:
-                    errors = errors * tf.sigmoid(pre[layer]) + mix(theta["readout/error"], hidden[layer])
+                    errors = errors * tf.sigmoid(pre[layer]) + readouts[layer]["error"]
                 errors = self.scheme.down(state, layer, errors, top_errors)
                 size = tf.reduce_mean(tf.square(errors), axis=1, keepdims=True)
                 errors = errors * tf.math.rsqrt(size + 1e-6)
-        return hidden
+        return hidden, readouts
+
+    def _readouts(self, theta, hidden, layer, top):
+        """What is read from one layer's hidden activity, in one product: a dict of name -> `[tasks, channels, ...]`."""
+        names = ["error"] if layer and self.scheme.carries else []
+        if "learned" in self.planes:
+            names += ["receiver"] * (layer > 0) + ["sender"] * (layer < top)
+        if not names:
+            return {}
+        weights = [theta[f"readout/{name}"] for name in names]
+        read = mix(tf.concat(weights, axis=2), hidden)
+        return dict(zip(names, tf.split(read, [each.shape[2] for each in weights], axis=1), strict=True))
 
     def _unit_network(self, theta, seen):
         first = channel_norm(mix(theta["unit_network/in"], seen), theta["unit_network/in_bias"])
@@ -176,12 +191,15 @@ class DefaultRule(UpdateRule):
         lowered = tf.minimum(tf.einsum("tc,tcd->td", activity, theta["readout/step"]), 0.0)
         return tf.exp(tf.minimum(theta["step"], -1.0)[:, None] + lowered)[:, :, None]
 
-    def _planes(self, theta, kernel, activities, hidden, layer, activation):
+    def _planes(self, kernel, activities, readouts, layer, activation):
         """The planes of one kernel by name, each `[tasks, in, out]`."""
         units = tf.cast(tf.shape(kernel)[2], kernel.dtype)
         current = activities.pre[layer]
         if self.normalise:
-            sender, receiver = batch_norm(activities.pre[layer - 1]), batch_norm(activities.post[layer])
+            sender, receiver = (
+                batch_norm(values, None, [1])
+                for values in (activities.pre[layer - 1], activities.post[layer])
+            )
             share = tf.math.rsqrt(units)
         else:
             sender = activities.post[layer - 1] if layer > 1 else activities.pre[0]
@@ -189,8 +207,8 @@ class DefaultRule(UpdateRule):
             receiver, share = ACTIVATIONS[activation](current), 1.0
         planes = {}
         if "learned" in self.planes:
-            senders = batch_norm(mix(theta["readout/sender"], hidden[layer - 1]))
-            receivers = batch_norm(mix(theta["readout/receiver"], hidden[layer]))
+            senders = batch_norm(readouts[layer - 1]["sender"], None, [2])
+            receivers = batch_norm(readouts[layer]["receiver"], None, [2])
             examples = tf.cast(tf.shape(sender)[1], kernel.dtype)
             planes["learned"] = outer(senders, receivers) / (examples * self.factors**0.5)
         if "hebb" in self.planes:

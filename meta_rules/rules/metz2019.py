@@ -71,7 +71,8 @@ class Metz2019(UpdateRule):
     """The published rule of Metz et al. 2019. The defaults are the published sizes.
 
     Its meta-parameters depend on the size of the network's top layer (two convolutions of the top delta take its units as
-    channels), and on no other size.
+    channels), and on no other size. Not neuron-local: it normalises over the units of a layer, mixes them in
+    its convolutions, and decorrelates them.
 
     Args:
       output_size: units of the top layer of every network it is used on.

@@ -16,51 +16,14 @@ import math
 
 import tensorflow as tf
 
-#: Epsilon of the rule's own batch normalisation (the base network has another).
-NORM_EPSILON = 1e-3
-
-
-def size(tensor, axis):
-    """Length of an axis: a number where it is known when tracing, a scalar tensor where it is not."""
-    known = tensor.shape[axis]
-    return known if known is not None else tf.shape(tensor)[axis]
-
-
-def batch_norm(values, shift, axes):
-    """`(x - mean) / sqrt(variance + 1e-3) + shift` with the statistics of `values` itself over `axes`; no scale.
-
-    The gradient is written out: two averages and one pass over the values, where the plain one takes seven passes.
-
-    Args:
-      values: `[tasks, channels, batch, units]`, or any array with those axes.
-      shift: of the shape of `values`, with ones on `axes`.
-      axes: list of the axes to average over.
-    """
-
-    def average(array):
-        # One axis after the other, the outer first: compiled, that is a sum of contiguous rows.
-        for axis in axes:
-            array = tf.reduce_mean(array, axis=axis, keepdims=True)
-        return array
-
-    @tf.custom_gradient
-    def normalised(values, shift):
-        mean = average(values)
-        scale = tf.math.rsqrt(average(tf.square(values - mean)) + NORM_EPSILON)
-
-        def gradient(upstream):
-            count = tf.cast(tf.reduce_prod([size(values, axis) for axis in axes]), values.dtype)
-            level = average(upstream)
-            slope = average(upstream * (values - mean)) * tf.square(scale)
-            return scale * (upstream - level - (values - mean) * slope), level * count
-
-        return values * scale + (shift - mean * scale), gradient
-
-    return normalised(values, shift)
+from meta_rules.rules.channels import batch_norm, size
 
 
 def channel_norm(values, shift):
-    """`batch_norm` of every channel of `[tasks, channels, batch, units]` over batch and units; shift `[tasks, channels]`."""
+    """`batch_norm` of every channel of `[tasks, channels, batch, units]` over batch and units; shift `[tasks, channels]`.
+
+    The epsilon of the published rule's own normalisation is 1e-3, the default of `batch_norm`.
+    """
     return batch_norm(values, shift[:, :, None, None], [2, 3])
 
 

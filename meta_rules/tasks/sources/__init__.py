@@ -6,6 +6,7 @@ from meta_rules.tasks.sources import (  # noqa: F401  (imported for their regist
     mnist_sample,
     procedural,
     sklearn_digits,
+    strokes,
     text,
     tfds_images,
 )

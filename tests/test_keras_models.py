@@ -1,0 +1,142 @@
+"""Learned networks as Keras models, and a user's own model trained in place: the same features, by stock layers."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import meta_rules
+from meta_rules import RuleLearner
+from meta_rules.errors import UserError
+
+CHECK = """
+import sys
+sys.modules["meta_rules"] = None  # any import of the package fails
+import keras, numpy as np
+data = np.load(sys.argv[2])
+model = keras.saving.load_model(sys.argv[1])
+found = model.predict(data["rows"], verbose=0)
+np.testing.assert_allclose(found, data["features"], rtol=1e-5, atol=1e-5)
+kinds = {type(layer).__name__ for layer in model.layers}
+assert kinds == {"InputLayer", "Dense", "BatchNormalization", "Activation"}, kinds
+"""
+
+
+def data(rows=200, width=9):
+    """Columns that hang together, of different units and places, one of them constant."""
+    random = np.random.default_rng(0)
+    found = random.normal(size=(rows, width)) @ random.normal(size=(width, width))
+    found = found * np.logspace(-2, 2, width) + np.arange(width)
+    found[:, 3] = 5.0
+    return found.astype(np.float32)
+
+
+def learner(**changes):
+    settings = {"rule": "oja", "steps": 20, "random_state": 1, "batch_size": 32, "tol": None}
+    return RuleLearner(**{"layer_sizes": (12, 7), **settings, **changes})
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "elu", "tanh", "sigmoid", "swish", "linear"])
+def test_the_keras_model_gives_the_same_features(activation):
+    rows = data()
+    fitted = learner(activation=activation).fit(rows)
+    found = fitted.to_keras().predict(rows, verbose=0)
+    expected = fitted.transform(rows)
+    assert np.abs(expected).max() > 0.5
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_same_without_standardisation():
+    rows = data() / 50.0
+    fitted = learner(standardise=False).fit(rows)
+    np.testing.assert_allclose(
+        fitted.to_keras().predict(rows, verbose=0), fitted.transform(rows), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_a_saved_model_loads_without_the_package(tmp_path):
+    rows = data()
+    fitted = learner().fit(rows)
+    fitted.to_keras().save(tmp_path / "model.keras")
+    np.savez(tmp_path / "data.npz", rows=rows, features=fitted.transform(rows))
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK, "model.keras", "data.npz"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_model_can_be_trained_further():
+    rows = data()
+    labels = (rows[:, 0] > np.median(rows[:, 0])).astype(int)
+    body = learner().fit(rows).to_keras()
+    start = [weight.copy() for weight in body.get_weights()]
+    model = keras.Sequential([body, keras.layers.Dense(2, activation="softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    history = model.fit(rows, labels, epochs=8, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+    changed = [np.any(a != b) for a, b in zip(start, body.get_weights(), strict=True)]
+    # The standardisation of the inputs, first of all, is not trained.
+    assert changed[:2] == [False, False] and all(changed[2:])
+
+
+def test_a_step_has_no_keras_activation():
+    with pytest.raises(ValueError, match="step"):
+        learner(activation="step").fit(data()).to_keras()
+
+
+L = keras.layers
+MODELS = {
+    "plain": lambda: [L.Dense(12, "relu"), L.Dense(7, "relu"), L.Dense(3, "softmax")],
+    "logits": lambda: [L.Dense(12), L.ReLU(), L.Dropout(0.5), L.Dense(7), L.Activation("relu"), L.Dense(3)],
+    "normalised": lambda: [
+        L.Dense(12, use_bias=False), L.BatchNormalization(), L.Activation("relu"),
+        L.Dense(7), L.BatchNormalization(scale=False), L.Activation("relu"),
+        L.Dense(3, "softmax"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_pretrain_puts_the_learned_network_into_the_users_layers(name):
+    rows = data()
+    model = keras.Sequential(MODELS[name]())
+    model.build((None, rows.shape[1]))
+    head = [weight.copy() for weight in model.layers[-1].get_weights()]
+    settings = {"rule": "oja", "steps": 20, "random_state": 1, "batch_size": 32, "tol": None}
+    assert meta_rules.pretrain(model, rows, **settings) is model
+    body = keras.Sequential([keras.Input([rows.shape[1]]), *model.layers[:-1]])
+    expected = learner(activation="relu").fit(rows).transform(rows)
+    np.testing.assert_allclose(body.predict(rows, verbose=0), expected, rtol=1e-4, atol=1e-4)
+    for before, after in zip(head, model.layers[-1].get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_pretrain_reads_pictures_through_the_layers_before():
+    pictures = data(width=9).reshape(-1, 3, 3, 1)
+    model = keras.Sequential([L.Rescaling(0.5), L.Flatten(), L.Dense(6, "tanh")])
+    meta_rules.pretrain(model, pictures, rule="oja", steps=10, random_state=1, batch_size=32, tol=None)
+    expected = learner(layer_sizes=(6,), activation="tanh", steps=10)
+    rows = 0.5 * pictures.reshape(len(pictures), -1)
+    np.testing.assert_allclose(
+        model.predict(pictures, verbose=0), expected.fit_transform(rows), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_models_that_cannot_be_trained_say_why():
+    rows = data()
+    cases = {
+        "keras.Sequential": keras.Model(x := keras.Input([9]), L.Dense(3, "relu")(x)),
+        "first Dense layer": keras.Sequential([L.Dense(3, "softmax")]),
+        "use_bias=True": keras.Sequential([L.Dense(3, "relu", use_bias=False)]),
+        "behind the activation": keras.Sequential([L.Dense(3, "relu"), L.BatchNormalization()]),
+    }
+    for words, model in cases.items():
+        with pytest.raises(UserError, match=words):
+            meta_rules.pretrain(model, rows, rule="oja")
+    model = keras.Sequential([L.Dense(3, "relu")])
+    with pytest.raises(UserError, match="from 1 to 1"):
+        meta_rules.pretrain(model, rows, layers=2, rule="oja")
+    with pytest.raises(UserError, match="layer_sizes"):
+        meta_rules.pretrain(model, rows, layer_sizes=(3,), rule="oja")

@@ -1,0 +1,146 @@
+"""Puts the rule of a finished run into the package: measures it, writes its card and its versioned files.
+
+python tools/ship_rule.py runs/broad default --source=mnist --source=fashion_mnist
+"""
+
+import argparse
+import json
+import os
+import shutil
+
+from meta_rules.console import quiet_import
+from meta_rules.errors import UserError, exits_cleanly
+
+#: Applications after which a rule is judged.
+STEPS = (0, 50, 500, 3000)
+
+
+def score(rule, source, draws, steps):
+    """Rows of scores on one source: 14x14, permuted, 196-128-32, 10 labels a class; the setting of the main judgement."""
+    from meta_rules.evaluation.few_shot import FewShotTrial, result_rows
+    from meta_rules.tasks.family import TaskFamily
+
+    family = TaskFamily(
+        sources=(source,), split="test", image_size=14, hidden=(128, 32), batch_size=128, support=10, query=40,
+        separate_query=True,
+    )  # fmt: skip
+    rows = result_rows(FewShotTrial(rule, family).accuracies(rule.theta(), steps, draws), family)
+    shown = os.path.basename(source).removesuffix(".npz")
+    return [row | {"dataset": shown} for row in rows], family.origins
+
+
+def limits(rows):
+    """What the scores themselves say against the rule, in sentences."""
+    found = []
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        mine = [row for row in rows if row["dataset"] == dataset]
+        learned = [row for row in mine if row["method"] == "learned"]
+        best, last = max(row["accuracy_mean"] for row in learned), learned[-1]
+        raw = next(row["accuracy_mean"] for row in mine if row["method"] == "raw")
+        if best < raw:
+            found.append(f"{dataset}: its best, {best:.3f}, is below raw inputs, {raw:.3f}.")
+        if best - last["accuracy_mean"] > 0.01:
+            found.append(
+                f"{dataset}: it loses {best - last['accuracy_mean']:.3f} of its best by {last['inner_steps']} applications."
+            )
+    return found
+
+
+def card_text(card):
+    """The card for reading, in Markdown."""
+    lines = [f"# {card['name']}, version {card['version']}", "", card["about"], ""]
+    for key in ("rule", "parameters", "meta_steps", "task_steps", "hours", "chosen_by", "licence", "package"):
+        lines.append(f"- {key.replace('_', ' ')}: {card[key]}")
+    lines += ["", "## Meta-trained on", "", *(f"- {origin}" for origin in card["trained_on"])]
+    lines += ["", f"Never seen: {card['never_seen']}. The whole configuration is in config.gin."]
+    lines += ["", "## Scores", "", card["setting"], ""]
+    lines += [
+        "| data set | method | applications | features | accuracy | trials |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in card["scores"]:
+        lines.append(
+            f"| {row['dataset']} | {row['method']} | {row['inner_steps']} | {row['features']} | "
+            f"{row['accuracy_mean']:.3f} ± {row['accuracy_sem']:.3f} | {row['trials']} |"
+        )
+    lines += ["", "## Limits", "", *(f"- {limit}" for limit in card["limits"])]
+    return "\n".join(lines) + "\n"
+
+
+@exits_cleanly
+def main(arguments=None):
+    """Parses the command line, measures and writes."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run_dir", help="a run of meta_rules.train; its rule/ and config.gin are taken")
+    parser.add_argument("name", help="name of the rule that ships: lower-case letters, digits and _")
+    parser.add_argument("--version", type=int, help="the next by default; an existing one is replaced")
+    parser.add_argument("--source", action="append", help="to judge on; repeatable; mnist by default")
+    parser.add_argument("--draws", type=int, default=20, help="tasks in the judgement")
+    parser.add_argument(
+        "--steps", type=int, nargs="+", default=STEPS, help="applications, increasing, 0 first"
+    )
+    parser.add_argument("--tasks", type=int, default=8, help="tasks a meta-step of the run")
+    parser.add_argument("--window", type=float, default=20, help="mean applications a meta-step of the run")
+    parser.add_argument("--hours", type=float, help="of meta-training; by the files' times if left out")
+    parser.add_argument("--about", default="", help="a sentence for the card")
+    parser.add_argument("--limit", action="append", default=[], help="a sentence for the card; repeatable")
+    parser.add_argument("--never_seen", default="handwritten digits, clothing", help="for the card")
+    options = parser.parse_args(arguments)
+
+    with quiet_import():
+        from meta_rules import pretrained, saved_rules
+        from meta_rules.version import __version__
+
+    source_rule, config = (os.path.join(options.run_dir, part) for part in ("rule", "config.gin"))
+    if not os.path.isfile(config):
+        raise UserError(f"{options.run_dir} holds no config.gin: give the directory of a run.")
+    rule = saved_rules.load_rule(source_rule)
+    run_card = saved_rules.read_rule(source_rule)[0]["card"]
+    hours = options.hours
+    if hours is None:
+        hours = (
+            os.path.getmtime(os.path.join(source_rule, saved_rules.FILE)) - os.path.getmtime(config)
+        ) / 3600
+    versions = pretrained.versions().get(options.name, [])
+    version = options.version or (versions[-1] + 1 if versions else 1)
+    folder = os.path.join(pretrained.root(), f"{options.name}-{version}")
+    pretrained.check_folder(os.path.basename(folder))
+
+    rows, origins = [], []
+    for source in options.source or ["mnist"]:
+        found, origin = score(rule, source, options.draws, tuple(options.steps))
+        rows, origins = rows + found, origins + origin
+    steps = run_card["meta_steps"]
+    card = {
+        "name": options.name,
+        "version": version,
+        "about": options.about or f"A meta-trained rule of the kind '{rule.rule_name}'.",
+        "rule": rule.rule_name,
+        "parameters": sum(int(value.shape.num_elements()) for value in rule.theta().values()),
+        "meta_steps": run_card.get("meta_step_of_best", steps),
+        "task_steps": round(run_card.get("meta_step_of_best", steps) * options.tasks * options.window),
+        "hours": round(hours, 2),
+        "chosen_by": f"best of a run of {steps} meta-steps on tasks of meta-validation, accuracy "
+        f"{run_card['validation_accuracy']:.3f}" if "validation_accuracy" in run_card else "last of the run",
+        "trained_on": run_card["trained_on"],
+        "never_seen": options.never_seen,
+        "setting": "Test split, pixels permuted, 14x14, network 196-128-32, 10 labels a class, ridge probe with its penalty "
+        "chosen on the labelled examples; 0 applications is the untrained network. " + "; ".join(
+            origin.split(":", 1)[-1].strip() for origin in origins if "/" not in origin
+        ),
+        "scores": rows,
+        "limits": limits(rows) + options.limit or ["None that these scores show."],
+        "licence": "Apache-2.0",
+        "package": __version__,
+    }  # fmt: skip
+    saved_rules.save_rule(folder, rule, card)
+    saved_rules.write_atomically(os.path.join(folder, "CARD.md"), card_text(card).encode())
+    shutil.copyfile(config, os.path.join(folder, "config.gin"))
+    print(json.dumps(card["scores"], indent=1))
+    print(f"Wrote {folder}")
+
+
+if __name__ == "__main__":
+    main()
