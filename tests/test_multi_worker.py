@@ -60,37 +60,50 @@ def finish(workers):
     return [(worker.returncode, *end) for worker, end in zip(workers, ends, strict=True)]
 
 
-def wait_for_a_checkpoint(folder, workers):
+def newest(folder):
+    """Number of the newest checkpoint; 0 without any."""
+    return max((int(path.name[5:]) for path in folder.glob("checkpoints/step-*")), default=0)
+
+
+def wait_for_a_checkpoint(folder, workers, after=0):
     deadline = time.monotonic() + 800
-    while not list(folder.glob("checkpoints/step-*")):
+    while newest(folder) <= after:
         assert time.monotonic() < deadline and all(worker.poll() is None for worker in workers)
         time.sleep(0.02)
 
 
 @pytest.mark.slow
 def test_one_is_asked_to_stop_and_both_go_on_later(tmp_path, start):
-    workers = start()
-    wait_for_a_checkpoint(tmp_path / "of_0", workers)
-    workers[1].send_signal(signal.SIGTERM)
-    for number, (code, out, errors) in enumerate(finish(workers)):
-        assert code == 0, errors
-        assert ("Stopped at meta-step" in out) == (number == 0)
-    saved_rules.load_rule(str(tmp_path / "of_0" / "rule"))
-    assert not (tmp_path / "of_0" / "results.json").exists()
+    """Twice: the second time from where the first ended. Neither run would end by itself."""
+    chief, stopped = tmp_path / "of_0", 0
+    for asked in (1, 0):
+        workers = start("--gin_param=MetaTrainer.meta_steps=100000")
+        wait_for_a_checkpoint(chief, workers, after=stopped)
+        workers[asked].send_signal(signal.SIGTERM)
+        ends = finish(workers)
+        assert [code for code, _, _ in ends] == [0, 0], ends
+        # The chief alone speaks; and the other worker's own directory has nothing that it could go on from.
+        assert ends[1][1] == "" and not (tmp_path / "of_1").exists()
+        assert ("Resuming at meta-step" in ends[0][1]) == (stopped > 0)
+        assert f"Stopped at meta-step {newest(chief)}," in " ".join(ends[0][1].split())
+        stopped = newest(chief)
+        saved_rules.load_rule(str(chief / "rule"))
+    assert not (chief / "results.json").exists()
 
-    # The other worker's directory has nothing in it: what it goes on from comes from the chief.
-    ends = finish(start())
+
+@pytest.mark.slow
+def test_the_rule_of_two_workers_is_that_of_one(tmp_path, start):
+    more = "--gin_param=MetaTrainer.meta_steps=20"
+    ends = finish(start(more))
     assert [code for code, _, _ in ends] == [0, 0], ends
-    assert "Resuming at meta-step" in ends[0][1] and ends[1][1] == ""
-    assert not (tmp_path / "of_1").exists()
     left = set(os.listdir(tmp_path / "of_0"))
     assert {"config.gin", "checkpoints", "rule", "saved_model", "results.json"} <= left
-
-    alone = run(tmp_path / "alone", *MORE)
+    assert not (tmp_path / "of_1").exists()
+    alone = run(tmp_path / "alone", *MORE, more)
     assert alone.returncode == 0, alone.stderr
     expected = saved_rules.load_rule(str(tmp_path / "alone" / "rule")).theta()
     for name, value in saved_rules.load_rule(str(tmp_path / "of_0" / "rule")).theta().items():
-        np.testing.assert_allclose(value, expected[name], rtol=1e-2, atol=1e-3, err_msg=name)
+        np.testing.assert_allclose(value, expected[name], rtol=1e-3, atol=1e-4, err_msg=name)
 
 
 @pytest.mark.slow
