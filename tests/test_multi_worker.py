@@ -93,7 +93,8 @@ def test_one_is_asked_to_stop_and_both_go_on_later(tmp_path, start):
 
 @pytest.mark.slow
 def test_the_rule_of_two_workers_is_that_of_one(tmp_path, start):
-    more = "--gin_param=MetaTrainer.meta_steps=20"
+    # Few: rounding is amplified by Adam and by the networks, to 2e-3 of theta after 20 meta-steps.
+    more = "--gin_param=MetaTrainer.meta_steps=6"
     ends = finish(start(more))
     assert [code for code, _, _ in ends] == [0, 0], ends
     left = set(os.listdir(tmp_path / "of_0"))
