@@ -80,7 +80,7 @@ class RunCheckpoints:
           The stored nest, or None when there is no checkpoint.
 
         Raises:
-          UserError: there are checkpoints, and none can be read.
+          UserError: there are checkpoints, and none can be read; or the newest is of tensors of other shapes.
         """
         steps = self.steps()
         for step in reversed(steps):
@@ -91,7 +91,10 @@ class RunCheckpoints:
                 reader = tf.train.load_checkpoint(path)
                 for name in reader.get_variable_to_shape_map():
                     reader.get_tensor(name)
+                self._check_shapes(reader, stored, step)
                 checkpoint.read(path).assert_consumed()
+            except UserError:
+                raise
             except (
                 tf.errors.OpError,
                 AssertionError,
@@ -110,6 +113,18 @@ class RunCheckpoints:
                 f"No checkpoint in {self._folder} can be read; remove that folder to start the run afresh."
             )
         return None
+
+    def _check_shapes(self, reader, stored, step):
+        """Raises a `UserError` unless the nest of a whole checkpoint is like the one of this run."""
+        shapes = reader.get_variable_to_shape_map()
+        for i, leaf in enumerate(stored):
+            found = shapes.get(f"tensors/{i}/.ATTRIBUTES/VARIABLE_VALUE")
+            if found is not None and list(found) != leaf.shape.as_list():
+                raise UserError(
+                    f"The checkpoint of meta-step {step} in {self._folder} is for another number of tasks, or of replicas with "
+                    f"tasks_per_replica: shape {found} where this run has {leaf.shape.as_list()}. Give what it was, or "
+                    f"another --run_dir."
+                )
 
 
 def _flush(path):

@@ -5,7 +5,7 @@ import os
 import pytest
 
 import gin
-from meta_rules import configuration, estimators, rules, training_run  # noqa: F401
+from meta_rules import configuration, distribution, estimators, rules, training_run  # noqa: F401
 from meta_rules.errors import UserError
 
 GIN = os.path.join(os.path.dirname(__file__), "..", "gin")
@@ -65,3 +65,26 @@ def test_types_are_checked(value, fits):
         with pytest.raises(UserError, match="Example.count must be a whole number"):
             configuration.build(Example, value)
     gin.config._REGISTRY.pop("meta_rules.Example")
+
+
+def run_text(*bindings):
+    """What a run with these bindings writes as its config.gin."""
+    configuration.parse(["gin/mnist.gin"], list(bindings))
+    configuration.build(distribution.Distribution)
+    gin.query_parameter("MetaTrainer.rule").scoped_configurable_fn()
+    return configuration.operative()
+
+
+def test_what_makes_a_run_another_one():
+    old = run_text("Distribution.strategy = 'mirrored'")
+    assert "Distribution.strategy" in old and "DefaultRule.factors" in old
+    run_text("Distribution.strategy = 'default'")
+    assert configuration.differences(old) == []
+    run_text("DefaultRule.hidden = 7")
+    assert configuration.differences(old) == ["DefaultRule.hidden = 7", "DefaultRule.hidden = 16"]
+    # A setting that an older program did not have is no difference until somebody binds it.
+    older = "\n".join(line for line in old.splitlines() if "factors" not in line)
+    run_text()
+    assert configuration.differences(older) == []
+    run_text("DefaultRule.factors = 3")
+    assert configuration.differences(older) == ["DefaultRule.factors = 3"]

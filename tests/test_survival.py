@@ -73,6 +73,14 @@ def test_nothing_but_damaged_checkpoints_is_an_error(tmp_path):
         restored(checkpoints)
 
 
+def test_a_checkpoint_of_other_sizes_is_refused_and_stays(tmp_path):
+    """Say of a run with `tasks_per_replica` on another number of replicas."""
+    checkpoints, _ = saved(tmp_path, (1, 2))
+    with pytest.raises(UserError, match=r"meta-step 2 .* shape \[3\] where this run has \[4\]"):
+        checkpoints.restore({"pool": tf.zeros([4], tf.int32)})
+    assert restored(checkpoints) == 2
+
+
 @contextlib.contextmanager
 def files_of_at_most(size):
     """The system then refuses to write more, as a full disk does."""
@@ -272,7 +280,7 @@ def resident():
 def test_ten_kills_at_random_moments_change_nothing(tmp_path):
     """The whole command, killed at random moments until ten kills are done, ends bit for bit like a run never killed."""
     more = [
-        "--gin_param=MetaTrainer.meta_steps=400",
+        "--gin_param=MetaTrainer.meta_steps=1000",
         "--gin_param=TrainingRun.checkpoint_every=5",
         "--gin_param=TrainingRun.picture_every=5000",
     ]

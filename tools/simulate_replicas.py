@@ -8,22 +8,13 @@ a run would take the mean, are kept apart, so that one simulation shows every sm
 replicas is a mean over disjoint groups of N. For comparison the same is done with N meta-steps in a row of one replica.
 """
 
+import argparse
 import json
 
 import numpy as np
-from absl import app, flags
 
 from meta_rules.console import quiet_import
 from meta_rules.errors import UserError, exits_cleanly
-
-_GIN_FILE = flags.DEFINE_multi_string("gin_file", ["gin/mnist.gin"], "Gin file of the run; repeatable.")
-_GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], "Gin binding; repeatable.")
-_REPLICAS = flags.DEFINE_integer("replicas", 128, "Replicas that are simulated, a power of two.")
-_TASKS = flags.DEFINE_integer("tasks_per_replica", 4, "Slots of a replica.")
-_STEPS = flags.DEFINE_integer("steps", 16, "Meta-steps whose gradients are kept, a power of two.")
-_WARM_UP = flags.DEFINE_integer("warm_up", 12, "Meta-steps before, after which ages are mixed.")
-_FIGURE = flags.DEFINE_string("figure", None, "Where the figure goes (PNG or SVG).")
-_JSON = flags.DEFINE_string("json", None, "Where the figures go as JSON.")
 
 
 def gradients(trainer, replicas, steps, warm_up):
@@ -153,24 +144,44 @@ def draw(found, path):
 
 
 @exits_cleanly
-def main(argv):
-    """Parses flags and gin, simulates and prints."""
-    if len(argv) > 1:
-        raise UserError(f"Unexpected argument {argv[1]!r}; see --help.")
-    replicas, steps = _REPLICAS.value, _STEPS.value
-    if replicas < 4 or steps < 2 or replicas & (replicas - 1) or steps & (steps - 1) or _TASKS.value < 1:
-        raise UserError("--replicas and --steps must be powers of two, at least 4 and 2.")
+def main(arguments=None):
+    """Parses the command line and gin, simulates and prints."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--gin_file", action="append", help="gin file of the run; repeatable (gin/mnist.gin)")
+    parser.add_argument("--gin_param", action="append", default=[], help="gin binding; repeatable")
+    parser.add_argument("--replicas", type=int, default=128, help="simulated replicas, a power of two")
+    parser.add_argument("--tasks_per_replica", type=int, default=4, help="slots of a replica")
+    parser.add_argument("--steps", type=int, default=16, help="meta-steps that are kept, a power of two")
+    parser.add_argument("--warm_up", type=int, default=12, help="meta-steps before, so that ages are mixed")
+    parser.add_argument("--figure", help="where the figure goes (PNG or SVG)")
+    parser.add_argument("--json", help="where the figures go as JSON")
+    given = parser.parse_args(arguments)
+    for name, least in (("replicas", 4), ("steps", 2)):
+        number = getattr(given, name)
+        if number < least or number & (number - 1):
+            raise UserError(f"--{name} must be a power of two, at least {least}.")
     with quiet_import():
         from meta_rules import configuration, estimators, rules  # noqa: F401
         from meta_rules.meta_trainer import MetaTrainer
         from meta_rules.training_run import TrainingRun  # noqa: F401
-    configuration.parse(
-        _GIN_FILE.value, [*_GIN_PARAM.value, f"MetaTrainer.tasks = {replicas * _TASKS.value}"]
-    )
+    tasks = f"MetaTrainer.tasks = {given.replicas * given.tasks_per_replica}"
+    configuration.parse(given.gin_file or ["gin/mnist.gin"], [*given.gin_param, tasks])
     trainer = configuration.build(MetaTrainer)
     if trainer.estimator.host_update:
         raise UserError("A black-box optimiser has no gradient; bind another MetaTrainer.estimator.")
-    found = analyse(gradients(trainer, replicas, steps, _WARM_UP.value))
+    found = analyse(gradients(trainer, given.replicas, given.steps, given.warm_up))
+    report(found)
+    if given.json:
+        with open(given.json, "w") as file:
+            json.dump(found, file, indent=2)
+    if given.figure:
+        draw(found, given.figure)
+
+
+def report(found):
+    """Prints the figures as a table."""
     print(f"{'N':>4}  {'variance, N replicas':>22}  {'N meta-steps in a row':>22}")
     in_a_row = {row["steps"]: row["variance"] for row in found["steps_in_a_row"]}
     for row in found["replicas"]:
@@ -181,12 +192,7 @@ def main(argv):
     print(f"exponents: {exponents[0]:.3f} of replicas, {exponents[1]:.3f} of meta-steps in a row")
     print(f"squared length of the expected gradient: {found['signal']:.4g}")
     print(f"variance shared by all replicas: {found['shared']:.2g}")
-    if _JSON.value:
-        with open(_JSON.value, "w") as file:
-            json.dump(found, file, indent=2)
-    if _FIGURE.value:
-        draw(found, _FIGURE.value)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()
