@@ -22,7 +22,7 @@ GRID = 80
 
 
 def film(trial, theta, ages=AGES, draw=0):
-    """One draw of a trial at increasing ages.
+    """One draw of a trial, among its first, at increasing ages.
 
     Args:
       trial: a `SemiSupervisedTrial` on a family of points.
@@ -33,13 +33,12 @@ def film(trial, theta, ages=AGES, draw=0):
     Returns:
       A list of `(trajectory, accuracy)`, the task axis being one.
     """
-    life, done, frames = trial.fresh(draw, 1), 0, []
+    life, done, frames = trial.fresh(0), 0, []
     for age in ages:
-        if age > done:
-            life, _ = trial.train(theta, life, age - done)
-            done = age
-        accuracy = trial.problem.loss(theta, life)[1]["accuracy"]
-        frames.append((life, float(accuracy[0])))
+        life, accuracy = trial.train(theta, life, age - done)
+        done = age
+        one = tf.nest.map_structure(lambda leaf: leaf[draw : draw + 1], life)
+        frames.append((one, float(accuracy[draw])))
     return frames
 
 

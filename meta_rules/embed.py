@@ -1,57 +1,77 @@
 """Learns features of your own rows without labels: `python -m meta_rules.embed --input=rows.npy --output=features.npz`."""
 
+import argparse
 import io
 import os
-
-from absl import app, flags, logging
 
 from meta_rules.console import quiet_import
 from meta_rules.errors import UserError, exits_cleanly
 
-_RULE = flags.DEFINE_string(
-    "rule", "pretrained", "A shipped rule, the path of a saved one, or a registered name."
-)
-_INPUT = flags.DEFINE_string(
-    "input",
-    None,
-    "An .npy, .npz or .csv file, or the name of a source such as digits or a TensorFlow Datasets name.",
-)
-_LABEL = flags.DEFINE_string("label", None, "CSV column or npz array with labels, carried into the output.")
-_OUTPUT = flags.DEFINE_string(
-    "output", None, "The .npz file to write: features (and labels), one array a part."
-)
-_KERAS = flags.DEFINE_string(
-    "keras", None, "Also writes the trained network there, as a .keras file of stock layers."
-)
-_LAYERS = flags.DEFINE_list(
-    "layer_sizes", ["128", "32"], "Units of the layers; the last is the number of features."
-)
-_ACTIVATION = flags.DEFINE_string("activation", "relu", "Of every layer.")
-_STEPS = flags.DEFINE_integer("steps", 1000, "Rule applications at most.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Rows an application.")
-_STANDARDISE = flags.DEFINE_boolean("standardise", True, "Bring every column to mean 0 and variance 1 first.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of first weights and batches.")
+
+def sizes(text):
+    """Argument type: `256,64` as a tuple of positive integers."""
+    found = tuple(int(size) for size in text.split(","))
+    if min(found) < 1:
+        raise ValueError(text)
+    return found
+
+
+def output_file(path, ending):
+    """Refuses a path to write that does not end as it should, or lies in no folder.
+
+    Raises:
+      UserError: either.
+    """
+    if not path.endswith(ending) or not os.path.isdir(os.path.dirname(path) or "."):
+        raise UserError(
+            f"The output must be a file that ends in {ending}, in a folder that exists; got {path!r}."
+        )
+
+
+def add_network_arguments(parser):
+    """What `embed` and `export` both ask."""
+    parser.add_argument(
+        "--rule", default="pretrained", help="a shipped rule, the path of a saved one, or a registered name"
+    )
+    parser.add_argument(
+        "--layer_sizes",
+        type=sizes,
+        default=(128, 32),
+        help="units of the layers; the last is the number of features",
+    )
+    parser.add_argument("--activation", default="relu", help="of every layer")
+    parser.add_argument("--batch_size", type=int, default=128, help="rows a rule application")
 
 
 @exits_cleanly
-def main(argv):
-    """Parses flags, learns from the first part of the input and writes the features of all parts."""
-    if len(argv) > 1:
-        raise UserError(f"Unexpected argument {argv[1]!r}; see --help.")
-    for flag in (_INPUT, _OUTPUT):
-        if not flag.value:
-            raise UserError(f"Give --{flag.name}; see --help.")
-    for flag, ending in ((_OUTPUT, ".npz"), (_KERAS, ".keras")):
-        if flag.value and (
-            not flag.value.endswith(ending) or not os.path.isdir(os.path.dirname(flag.value) or ".")
-        ):
-            raise UserError(f"--{flag.name} must be a file that ends in {ending}, in a folder that exists.")
-    if not all(size.strip().isdigit() for size in _LAYERS.value):
-        raise UserError(
-            f"--layer_sizes must be whole numbers separated by commas, got {','.join(_LAYERS.value)}."
-        )
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)
+def main(arguments=None):
+    """Parses the command line, learns from the first part of the input and writes the features of all parts."""
+    parser = argparse.ArgumentParser(prog="python -m meta_rules.embed", description=__doc__)
+    parser.add_argument(
+        "--input",
+        required=True,
+        help="an .npy, .npz or .csv file, or a source: digits, a TensorFlow Datasets name ...",
+    )
+    parser.add_argument(
+        "--output", required=True, help="the .npz file to write: features (and labels), an array a part"
+    )
+    parser.add_argument("--label", help="CSV column or npz array with labels, carried into the output")
+    parser.add_argument(
+        "--keras", help="also write the trained network there, as a .keras file of stock layers"
+    )
+    add_network_arguments(parser)
+    parser.add_argument("--steps", type=int, default=1000, help="rule applications at most")
+    parser.add_argument(
+        "--standardise",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="bring every column to mean 0 and variance 1 first",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of first weights and batches")
+    options = parser.parse_args(arguments)
+    output_file(options.output, ".npz")
+    if options.keras:
+        output_file(options.keras, ".keras")
     # Imported here, so that --help answers at once.
     with quiet_import():
         import numpy as np
@@ -59,15 +79,15 @@ def main(argv):
         from meta_rules import rows, saved_rules
         from meta_rules.learner import RuleLearner
 
-    parts = rows.read(_INPUT.value, _LABEL.value)
+    parts = rows.read(options.input, options.label)
     learner = RuleLearner(
-        tuple(int(size) for size in _LAYERS.value),
-        rule=_RULE.value,
-        activation=_ACTIVATION.value,
-        steps=_STEPS.value,
-        batch_size=_BATCH_SIZE.value,
-        standardise=_STANDARDISE.value,
-        random_state=_SEED.value,
+        options.layer_sizes,
+        rule=options.rule,
+        activation=options.activation,
+        steps=options.steps,
+        batch_size=options.batch_size,
+        standardise=options.standardise,
+        random_state=options.seed,
     )
     try:
         learner.fit(next(iter(parts.values())).examples)
@@ -82,14 +102,14 @@ def main(argv):
             arrays[f"labels{suffix}"] = found.labels
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
-    saved_rules.write_atomically(_OUTPUT.value, buffer.getvalue())
-    if _KERAS.value:
-        learner.to_keras().save(_KERAS.value)
+    saved_rules.write_atomically(options.output, buffer.getvalue())
+    if options.keras:
+        learner.to_keras().save(options.keras)
     settled = "settled" if learner.settled_ else "reached"
     print(f"{settled} after {learner.n_iter_} rule applications")
     for name, array in arrays.items():
-        print(f"{name} {array.shape} in {_OUTPUT.value}")
+        print(f"{name} {array.shape} in {options.output}")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -40,7 +40,7 @@ def main(argv):
     # Imported here, so that --help answers at once; rules, estimators and families so that gin knows them.
     with quiet_import():
         from meta_rules import configuration, distribution, estimators, rules  # noqa: F401
-        from meta_rules.tasks import points  # noqa: F401
+        from meta_rules.tasks import few_label, points  # noqa: F401
         from meta_rules.training_run import TrainingRun
 
     configuration.parse(_GIN_FILE.value, _GIN_PARAM.value)

@@ -7,6 +7,7 @@ import pytest
 import gin
 from meta_rules import configuration, distribution, estimators, rules, training_run  # noqa: F401
 from meta_rules.errors import UserError
+from meta_rules.tasks import points  # noqa: F401
 
 GIN = os.path.join(os.path.dirname(__file__), "..", "gin")
 SHIPPED = sorted(

@@ -208,7 +208,7 @@ def test_the_best_rule_is_kept(monkeypatch):
     scores = iter([0.5, 0.7, 0.6])
     kept = []
     monkeypatch.setattr(
-        "meta_rules.meta_validation.FewShotTrial.accuracies",
+        "meta_rules.evaluation.few_shot.FewShotTrial.accuracies",
         lambda self, theta, ages, draws: dict.fromkeys(ages, np.float64(score := next(scores))) | {0: score},
     )
     for _ in range(3):

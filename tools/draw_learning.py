@@ -14,20 +14,15 @@ from meta_rules.errors import exits_cleanly
 with quiet_import():
     from meta_rules import saved_rules
     from meta_rules.evaluation.few_shot import FewShotTrial
+    from meta_rules.evaluation.figures import fields_canvas
     from meta_rules.tasks.family import TaskFamily
 
 
-def fields(kernel, permutation, shape, rows, columns):
-    """Receptive fields in pixel order as one picture, `[rows * (height + 1), columns * (width + 1)]`, each scaled to itself."""
-    height, width, _ = shape
-    canvas = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1), np.nan)
-    for unit in range(min(rows * columns, kernel.shape[1])):
-        field = np.zeros(kernel.shape[0])
-        field[permutation] = kernel[:, unit]
-        top, left = (unit // columns) * (height + 1), (unit % columns) * (width + 1)
-        picture = field.reshape(shape).mean(axis=-1)
-        canvas[top : top + height, left : left + width] = picture / np.abs(picture).max()
-    return canvas
+def fields(kernel, permutation, shape):
+    """Receptive fields of the first 36 units in pixel order, as one picture."""
+    in_order = np.empty_like(kernel)
+    in_order[permutation] = kernel
+    return fields_canvas(in_order[:, :36], shape, columns=6)
 
 
 @exits_cleanly
@@ -57,7 +52,7 @@ def main(arguments=None):
     figure = Figure(figsize=(12, 4.2), layout="constrained")
     axes = figure.subplots(1, 3, width_ratios=[1, 1, 1.15])
     for axis, kernel, title in ((axes[0], before, "before"), (axes[1], after, "after 200 applications")):
-        shown = fields(kernel, permutation, family.shape, 6, 6)
+        shown = fields(kernel, permutation, family.shape)
         axis.imshow(shown, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
         axis.set_axis_off()
         axis.set_title(f"receptive fields {title}")

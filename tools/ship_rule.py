@@ -37,8 +37,8 @@ def limits(rows):
         learned = [row for row in mine if row["method"] == "learned"]
         best, last = max(row["accuracy_mean"] for row in learned), learned[-1]
         raw = next(row["accuracy_mean"] for row in mine if row["method"] == "raw")
-        if best < raw:
-            found.append(f"{dataset}: its best, {best:.3f}, is below raw inputs, {raw:.3f}.")
+        if best < raw + 0.02:
+            found.append(f"{dataset}: its best, {best:.3f}, is not clearly above raw inputs, {raw:.3f}.")
         if best - last["accuracy_mean"] > 0.01:
             found.append(
                 f"{dataset}: it loses {best - last['accuracy_mean']:.3f} of its best by {last['inner_steps']} applications."
@@ -77,6 +77,9 @@ def main(arguments=None):
     parser.add_argument("name", help="name of the rule that ships: lower-case letters, digits and _")
     parser.add_argument("--version", type=int, help="the next by default; an existing one is replaced")
     parser.add_argument("--source", action="append", help="to judge on; repeatable; mnist by default")
+    parser.add_argument(
+        "--as_judged", action="store_true", help="take the scores of the run's results.json, measure nothing"
+    )
     parser.add_argument("--draws", type=int, default=20, help="tasks in the judgement")
     parser.add_argument(
         "--steps", type=int, nargs="+", default=STEPS, help="applications, increasing, 0 first"
@@ -109,7 +112,13 @@ def main(arguments=None):
     pretrained.check_folder(os.path.basename(folder))
 
     rows, origins = [], []
-    for source in options.source or ["mnist"]:
+    if options.as_judged:
+        try:
+            with open(os.path.join(options.run_dir, "results.json"), encoding="utf-8") as file:
+                rows = json.load(file)
+        except OSError as error:
+            raise UserError(f"{options.run_dir} holds no results.json: the run is not judged yet.") from error
+    for source in [] if options.as_judged else options.source or ["mnist"]:
         found, origin = score(rule, source, options.draws, tuple(options.steps))
         rows, origins = rows + found, origins + origin
     steps = run_card["meta_steps"]

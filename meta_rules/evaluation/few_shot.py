@@ -10,8 +10,7 @@ import tensorflow as tf
 from sklearn.linear_model import RidgeClassifierCV
 
 from meta_rules import stateless
-from meta_rules.inner_loop import unroll
-from meta_rules.rules.base import per_task
+from meta_rules.evaluation.training import NetworkTraining
 
 PENALTIES = np.logspace(-2, 4, 13)
 #: Draws that are trained side by side in one compiled program.
@@ -30,34 +29,17 @@ class FewShotTrial:
 
     def __init__(self, rule, family, seed=0):
         self.rule, self.family = rule, family
-        self.network = rule.network(family.layer_sizes, family.activation)
+        self.training = NetworkTraining(rule, family.layer_sizes, family.activation, family.batch)
+        self.network = self.training.network
         self._root = stateless.fold(stateless.key(seed), "few_shot_trial")
-        self._compiled = {}
 
     def keys(self, first, count):
         """Keys `[count, 2]` of the draws numbered from `first`."""
         return stateless.fold(self._root, tf.range(first, first + count))
 
     @tf.function(jit_compile=True, autograph=False)
-    def _start(self, keys):
-        state = self.rule.initial_state(self.family.layer_sizes, stateless.fold(keys, "network"))
-        return self.family.sample(stateless.fold(keys, "task")), state
-
-    def _train(self, theta, keys, task, state, first, steps):
-        if steps not in self._compiled:
-            self._compiled[steps] = tf.function(
-                lambda *args: self._train_steps(*args, steps), jit_compile=True, autograph=False
-            )
-        return self._compiled[steps](theta, keys, task, state, first)
-
-    def _train_steps(self, theta, keys, task, state, first, steps):
-        def step(copies, state, index):
-            key = stateless.fold(keys, "step", first + index)
-            batch = tf.cast(self.family.batch(task, stateless.fold(key, "batch")), self.rule.dtype)
-            return self.rule.update(copies, self.network, state, batch, stateless.fold(key, "rule")), ()
-
-        copies = per_task(theta, keys.shape[0])
-        return unroll(step, copies, state, steps, differentiable=False)[0]
+    def _tasks(self, keys):
+        return self.family.sample(stateless.fold(keys, "task"))
 
     @tf.function(jit_compile=True, autograph=False)
     def _features(self, keys, task, state):
@@ -73,8 +55,8 @@ class FewShotTrial:
     def first_kernels(self, theta, steps):
         """First-layer kernels `[inputs, units]` of draw 0 before and after training, and its permutation `[inputs]`."""
         keys = self.keys(0, CHUNK)
-        task, state = self._start(keys)
-        after = self._train(theta, keys, task, state, tf.constant(0), steps)
+        task, state = self._tasks(keys), self.training.start(keys)
+        after = self.training.train(theta, keys, task, state, 0, steps)
         return state.kernels[0][0].numpy(), after.kernels[0][0].numpy(), task.permutation[0].numpy()
 
     def accuracies(self, theta, steps, draws):
@@ -91,11 +73,11 @@ class FewShotTrial:
         found = {name: [] for name in ("raw", *steps)}
         for start in range(0, draws, CHUNK):
             keys = self.keys(start, CHUNK)
-            task, state = self._start(keys)
+            task, state = self._tasks(keys), self.training.start(keys)
             done = 0
             for upto in steps:
                 if upto > done:
-                    state = self._train(theta, keys, task, state, tf.constant(done), upto - done)
+                    state = self.training.train(theta, keys, task, state, done, upto - done)
                     done = upto
                 values, support_labels, query_labels = self._features(keys, task, state)
                 raw_support, support, raw_query, query = (value.numpy() for value in values)

@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
+from threadpoolctl import threadpool_limits
 
 
 def _supervised(encoded, hidden, alpha):
@@ -60,7 +61,8 @@ def peer_accuracy(method, settings, cloud):
     points, encoded, labels, known = cloud
     inputs = encoded if settings.get("encoded") else points
     model = PEERS[method][0](**settings)
-    with warnings.catch_warnings():
+    # One thread: the problems are small, and waiting for one another costs more than threads gain.
+    with warnings.catch_warnings(), threadpool_limits(1):
         # Too few iterations, points that no label reaches: part of what the choice of settings is about.
         warnings.simplefilter("ignore")
         if method == "supervised":

@@ -5,7 +5,7 @@ channels (at the top the target, where there is one), and recurrent the layer's 
 small network shared by all units turns them into one number a_j, what the unit should have done; a weight moves
 towards the mean of that over the examples in which its sender was active:
 
-    W_ij <- W_ij + s ( mean_batch(x_i a_j) - mean_batch(|x_i|) W_ij ) / mean_batch(|x_i|)
+    W_ij <- W_ij + s ( mean_batch(x_i a_j) - d mean_batch(|x_i|) W_ij ) / mean_batch(|x_i|)
 
 a product of the sender's output and a function of what the receiver sees. Where the target is missing, the unit's own
 output takes its place in a_j (self-training); with senders that have small receptive fields the labels then spread
@@ -30,8 +30,9 @@ from meta_rules.rules.local import mean_product
 TOP_INPUTS = 5
 #: What the unit network sees besides the error channels: current, output, recurrent input.
 LOCAL_INPUTS = 3
-#: What a_j is made of besides the unit network's readout: target, own output, recurrent input.
-TERMS = 3
+#: What a_j is made of besides the unit network's readout: target, own output where there is none, recurrent input, and how
+#: far the current misses the target.
+TERMS = 4
 
 
 @register("semi_supervised")
@@ -86,13 +87,15 @@ class SemiSupervisedRule(UpdateRule):
             "readout/goal": Parameter((errors, 1)),
             "readout/bias": Parameter((hidden, 1), scale=0.1 * hidden**-0.5),
             # Of every layer, and what the top adds to them: a network may have no other layer.
-            "terms": Parameter((TERMS,), value=[0.0, 1.0, 0.0]),
-            "terms_top": Parameter((TERMS,), value=[2.0, 0.0, 0.0]),
+            "terms": Parameter((TERMS,), value=[0.0, 1.0, 0.0, 0.0]),
+            "terms_top": Parameter((TERMS,), value=[2.0, 0.0, 0.0, 0.0]),
             # The logarithm of how soon a unit's own output saturates.
             "slope": Parameter((), value=math.log(0.4)),
             # Sigmoids of these are step sizes, shares of the way; the top adds its own to `step`.
             "step": Parameter((), value=-4.0),
             "step_top": Parameter((), value=3.0),
+            # The logarithm of how fast weights decay: at 0 to the mean goal, far below they add up what they are told.
+            "decay": Parameter(()),
             "step_lateral": Parameter((), value=-2.0),
             "bias_step": Parameter((), value=-4.0),
         }
@@ -120,6 +123,8 @@ class SemiSupervisedRule(UpdateRule):
         recurrent = [None, *map(_through, outputs[1:], state.memory)]
         target, missing = _target(side, activities.pre[top])
         messages, hidden = self._sweep_down(theta, state, activities, recurrent, target, 1.0 - missing)
+        miss = _bounded(target - (1.0 - missing) * activities.pre[top])
+        decay = tf.exp(theta["decay"])[:, None, None]
         kernels, biases, feedback, laterals = [], [], [], []
         for layer in range(1, top + 1):
             at_top = layer == top
@@ -127,15 +132,16 @@ class SemiSupervisedRule(UpdateRule):
                 target if at_top else tf.zeros_like(outputs[layer]),
                 outputs[layer] * missing if at_top else outputs[layer],
                 recurrent[layer],
+                miss if at_top else tf.zeros_like(outputs[layer]),
             )
             terms = theta["terms"] + theta["terms_top"] if at_top else theta["terms"]
             goal = sum(terms[:, i, None, None] * part for i, part in enumerate(parts))
             goal += mix(theta["readout/goal"], messages[layer])[:, 0]
             step = tf.sigmoid(theta["step"] + theta["step_top"] if at_top else theta["step"])[:, None, None]
             sender = activities.post[layer - 1]
-            kernels.append(_towards(state.kernels[layer - 1], sender, goal, step))
+            kernels.append(_towards(state.kernels[layer - 1], sender, goal, step, decay))
             if self.scheme.learned:
-                feedback.append(_towards(state.feedback[layer - 1], sender, goal, step))
+                feedback.append(_towards(state.feedback[layer - 1], sender, goal, step, decay))
             biases.append(self._bias(theta, state.biases[layer - 1], hidden[layer]))
             laterals.append(_lateral(theta, state.memory[layer - 1], outputs[layer]))
         carried = tuple(feedback) if self.scheme.learned else state.feedback
@@ -199,10 +205,10 @@ def _bounded(values):
     return 3.0 * tf.tanh(values / 3.0)
 
 
-def _towards(weights, sender, goal, step):
+def _towards(weights, sender, goal, step, decay):
     """Weights `[tasks, in, out]` moved towards the goal's mean over the examples in which the sender is active."""
     active = tf.linalg.matrix_transpose(tf.reduce_mean(tf.abs(sender), axis=1, keepdims=True))
-    return weights + step * (mean_product(sender, goal) - active * weights) / (active + 1e-2)
+    return weights + step * (mean_product(sender, goal) - decay * active * weights) / (active + 1e-2)
 
 
 def _lateral(theta, old, output):

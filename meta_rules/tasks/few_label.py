@@ -29,7 +29,8 @@ class FewLabelFamily(TaskFamily):
     """Classification with few labels: a network's top units are the classes.
 
     Args:
-      labelled_size: labelled examples in a batch, drawn from the `support` a class of the task; `batch_size` others come without.
+      labelled_size: labelled examples in a batch, drawn from the `support` a class of the task; `batch_size` others come
+        without labels.
       hidden: see `TaskFamily`; the last is the number of ways.
       sources, split, image_size, colour, activation, batch_size, ways, support, query, permute, separate_query, split_classes,
         horizon, windows, weight: see `TaskFamily`. The network is scored on `query` examples a class.
@@ -60,8 +61,8 @@ class FewLabelFamily(TaskFamily):
     ):
         if not hidden or hidden[-1] != ways or labelled_size < 1:
             raise UserError(
-                f"FewLabelFamily.hidden must end with the number of ways, {ways}, got {tuple(hidden)}; and labelled_size must be "
-                "at least 1."
+                f"FewLabelFamily.hidden must end with the number of ways, {ways}, and labelled_size must be at least 1; "
+                f"got {tuple(hidden)} and {labelled_size}."
             )
         self.labelled_size = labelled_size
         super().__init__(
