@@ -6,13 +6,8 @@ from absl import app, flags, logging
 
 from meta_rules.console import quiet_import
 from meta_rules.errors import UserError, exits_cleanly
+from meta_rules.gin_flags import GIN_FILE, GIN_PARAM
 
-_GIN_FILE = flags.DEFINE_multi_string(
-    "gin_file", [], "Gin file, or the name of a shipped one; repeatable, later ones win."
-)
-_GIN_PARAM = flags.DEFINE_multi_string(
-    "gin_param", [], "Gin binding such as MetaTrainer.meta_steps=10; repeatable."
-)
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Run directory; runs/NAME_OF_THE_FIRST_GIN_FILE by default.")
 _CHANGE = flags.DEFINE_bool(
     "change_configuration", False, "Go on with the run in --run_dir although its configuration was another."
@@ -33,7 +28,7 @@ def main(argv):
     """Parses flags and gin, and runs."""
     if len(argv) > 1:
         raise UserError(f"Unexpected argument {argv[1]!r}; see --help.")
-    if not _GIN_FILE.value:
+    if not GIN_FILE.value:
         raise UserError("Give --gin_file, for example --gin_file=gin/mnist.gin.")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
@@ -43,8 +38,8 @@ def main(argv):
         from meta_rules.tasks import few_label, points  # noqa: F401
         from meta_rules.training_run import TrainingRun
 
-    configuration.parse(_GIN_FILE.value, _GIN_PARAM.value)
-    name = os.path.splitext(os.path.basename(_GIN_FILE.value[0]))[0]
+    configuration.parse(GIN_FILE.value, GIN_PARAM.value)
+    name = os.path.splitext(os.path.basename(GIN_FILE.value[0]))[0]
     given = {"strategy": _STRATEGY.value, "tpu": _TPU.value, "cpu_devices": _CPU_DEVICES.value}
     given = {key: value for key, value in given.items() if value is not None}
     strategy = configuration.build(distribution.Distribution, **given).make()
