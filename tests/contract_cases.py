@@ -120,12 +120,18 @@ def gradient(rule, net, theta, state, data):
     return loss, tape.gradient(loss, theta)
 
 
-def one_step(rule, net, theta, state, inputs):
+def told(rule, tasks=TASKS):
+    """What `update` is told besides the batch: keys, and labels where the rule takes them."""
+    return {"keys": keys(tasks), **side(rule, tasks)}
+
+
+def one_step(rule, net, theta, state, inputs, given=None):
     """The state after one application to `inputs [tasks, batch, in]`, and the gradient of its `projection`."""
     tasks = inputs.shape[0]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(theta)
-        after = rule.update(per_task(theta, tasks), net, state, inputs, keys(tasks), **side(rule, tasks))
+        given = told(rule, tasks) if given is None else given
+        after = rule.update(per_task(theta, tasks), net, state, inputs, **given)
         loss = projection(after)
     return after, tape.gradient(loss, theta)
 

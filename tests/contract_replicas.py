@@ -21,17 +21,18 @@ def main(path):
     for name in cases.RULES:
         with strategy.scope():
             rule = cases.make(name)
-        state, inputs = cases.initial(rule), cases.batches()[0]
+        # Labels and keys go with their tasks, to whichever replica has them.
+        arguments = cases.initial(rule), cases.batches()[0], cases.told(rule)
 
-        def on_replica(state, inputs, rule=rule, name=name):
-            after, gradient = cases.one_step(rule, cases.network(name), rule.theta(), state, inputs)
+        def on_replica(state, inputs, given, rule=rule, name=name):
+            after, gradient = cases.one_step(rule, cases.network(name), rule.theta(), state, inputs, given)
             context = tf.distribute.get_replica_context()
             if not gradient:
                 return after, gradient
             return after, context.all_reduce(tf.distribute.ReduceOp.SUM, gradient)
 
         step = tf.function(lambda *args, run=on_replica: strategy.run(run, args), autograph=False)
-        after, gradient = step(*distribution.scatter(strategy, (state, inputs)))
+        after, gradient = step(*distribution.scatter(strategy, arguments))
         leaves = tf.nest.flatten(distribution.gather(strategy, after))
         found |= {f"{name} state {i}": leaf.numpy() for i, leaf in enumerate(leaves)}
         for key, value in gradient.items():

@@ -33,7 +33,7 @@ def train(case, strategy):
     """What a few meta-steps give: theta, its average, metrics and the pool, a dict of name -> array."""
     name, networks = case.split()[0], case.endswith("networks")
     problem = LinearQuadratic(lengths=(3, 6, 5), noise=0.3, dtype=tf.float32)
-    stub = mock.patch("meta_rules.meta_trainer.RuleLearning", lambda rule, family: problem)
+    stub = mock.patch("meta_rules.meta_trainer.problem_of", lambda rule, family: problem)
     with strategy.scope():
         rule = SmallRule()
     with contextlib.nullcontext() if networks else stub:

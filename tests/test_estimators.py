@@ -216,7 +216,7 @@ class Lengths:
 def trainer(name, monkeypatch, dtype="float32", **arguments):
     """A trainer of `SmallRule`'s numbers, with `LinearQuadratic` in the place of the real problem."""
     problem = LinearQuadratic(lengths=(3, 6, 5), dtype=tf.as_dtype(dtype))
-    monkeypatch.setattr("meta_rules.meta_trainer.RuleLearning", lambda rule, family: problem)
+    monkeypatch.setattr("meta_rules.meta_trainer.problem_of", lambda rule, family: problem)
     return MetaTrainer(SmallRule(dtype=dtype), Lengths(), REGISTRY[name](**arguments), meta_steps=4, tasks=4)
 
 

@@ -27,6 +27,7 @@ SMALL = {**DIGITS, "image_size": 10, "hidden": (64, 32), "batch_size": 64}
 WIDE = {**DIGITS, "image_size": 14, "hidden": (128, 128, 32), "batch_size": 128}
 DEEP = {**DIGITS, "image_size": 14, "hidden": (128, 128, 128, 128, 32), "batch_size": 128}
 TINY = {**DIGITS, "image_size": 8, "hidden": (5,), "batch_size": 8, "ways": 3, "support": 3, "query": 3}
+TINY["horizon"] = (2, 2)
 #: Rule, its arguments, task family, estimator, tasks, window.
 CASES = {
     "default_small": ("default", {}, SMALL, "truncated_bptt", 8, 20),
