@@ -32,10 +32,9 @@ def main(argv):
         raise UserError("Give --gin_file, for example --gin_file=gin/mnist.gin.")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
-    # Imported here, so that --help answers at once; rules, estimators and families so that gin knows them.
+    # Imported here, so that --help answers at once; rules and estimators so that gin knows them.
     with quiet_import():
         from meta_rules import configuration, distribution, estimators, rules  # noqa: F401
-        from meta_rules.tasks import few_label, points  # noqa: F401
         from meta_rules.training_run import TrainingRun
 
     configuration.parse(GIN_FILE.value, GIN_PARAM.value)

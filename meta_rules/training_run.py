@@ -23,6 +23,7 @@ from meta_rules.meta_trainer import MetaTrainer
 from meta_rules.meta_validation import BestRule
 from meta_rules.saved_model import export_saved_model
 from meta_rules.semi_supervised_learning import SemiSupervisedLearning
+from meta_rules.tasks import few_label, points  # noqa: F401  (every family that a gin file of a run may name)
 from meta_rules.version import __version__
 from meta_rules.workers import Workers
 
@@ -368,8 +369,10 @@ class TrainingRun:
                 f"{row['shots']} labels a class{after})",
                 highlight=False,
             )
+        # A rule that is told labels has none.
+        saved = "SavedModel " if os.path.isdir(self.path("saved_model")) else ""
         self.console.print(
-            f"Results, rule, SavedModel and TensorBoard events are in {self.run_dir}", highlight=False
+            f"Results, rule, {saved}and TensorBoard events are in {self.run_dir}", highlight=False
         )
 
 

@@ -8,7 +8,6 @@ import gin
 from meta_rules import configuration, distribution, estimators, rules, training_run  # noqa: F401
 from meta_rules.errors import UserError
 from meta_rules.evaluation import evaluation_run, sweeps  # noqa: F401
-from meta_rules.tasks import few_label, points  # noqa: F401
 
 GIN = os.path.join(os.path.dirname(__file__), "..", "gin")
 SHIPPED = sorted(

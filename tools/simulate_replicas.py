@@ -165,7 +165,6 @@ def main(arguments=None):
     with quiet_import():
         from meta_rules import configuration, estimators, rules  # noqa: F401
         from meta_rules.meta_trainer import MetaTrainer
-        from meta_rules.tasks import points  # noqa: F401
         from meta_rules.training_run import TrainingRun  # noqa: F401
     tasks = f"MetaTrainer.tasks = {given.replicas * given.tasks_per_replica}"
     configuration.parse(given.gin_file or ["gin/mnist.gin"], [*given.gin_param, tasks])
