@@ -34,6 +34,8 @@ class Learned:
     learned = True
     #: Whether the errors of a hidden layer reach the layers below it.
     carries = True
+    #: Whether no error comes down at all.
+    silent = False
 
     def initial(self, layer_sizes, keys, draw):
         """Feedback matrices of a fresh network, one a weight layer.
@@ -69,6 +71,7 @@ class Symmetric:
 
     learned = False
     carries = True
+    silent = False
 
     def initial(self, layer_sizes, keys, draw):
         """No matrices of its own."""
@@ -84,6 +87,7 @@ class Direct:
 
     learned = False
     carries = False
+    silent = False
 
     def initial(self, layer_sizes, keys, draw):
         """One matrix `[tasks, units, top units]` for every layer below the top; see `Learned.initial`."""
@@ -101,6 +105,7 @@ class NoFeedback:
 
     learned = False
     carries = False
+    silent = True
 
     def initial(self, layer_sizes, keys, draw):
         """No matrices."""

@@ -12,9 +12,33 @@ discrete representations via information maximizing self-augmented training", IC
 (Bahri et al., "SCARF", ICLR 2022) instead of adversarial ones, and p taken as a constant in the first term.
 """
 
+import math
+
 import tensorflow as tf
 
 from meta_rules import stateless
+from meta_rules.errors import UserError
+from meta_rules.rules.base import Parameter
+from meta_rules.rules.local import mean_product
+
+#: Where the weights of the objective start; the meta-parameters are their logarithms.
+WEIGHTS = {"sharpness": 2.0, "certainty": 0.1, "balance": 0.4}
+
+
+def parameters():
+    """The meta-parameters of the objective, for a rule's own `parameters`."""
+    return {f"consistency/{name}": Parameter((), value=math.log(value)) for name, value in WEIGHTS.items()}
+
+
+def check_corruption(share):
+    """The share as it is.
+
+    Raises:
+      UserError: it is outside [0, 1).
+    """
+    if not 0.0 <= share < 1.0:
+        raise UserError(f"corruption must be in [0, 1), got {share}.")
+    return share
 
 
 def second_view(inputs, share, keys):
@@ -69,3 +93,43 @@ def through_batch_norm(errors, normalised):
     level = tf.reduce_mean(errors, axis=-2, keepdims=True)
     slope = tf.reduce_mean(errors * normalised, axis=-2, keepdims=True)
     return errors - level - normalised * slope
+
+
+def sweep_down(theta, scheme, state, activities, view):
+    """Errors of every layer's two views, layer 0 first, each `[tasks, 2, batch, units]`.
+
+    The top layer finds its own; they come down as the feedback scheme carries them, through the activation's rise (taken as
+    that of a soft rectifier, whatever it is) and through batch normalisation. Where nothing comes down, every layer finds
+    its own.
+
+    Args:
+      theta: dict with `parameters`, `[tasks]` each.
+      scheme: the feedback scheme.
+      state: `NetworkState`.
+      activities, view: `Activities` of the batch and of its second view.
+    """
+    weights = [tf.exp(theta[f"consistency/{name}"]) for name in WEIGHTS]
+
+    def of_currents(layer, errors):
+        normalised = tf.stack([activities.pre[layer], view.pre[layer]], axis=1)
+        return through_batch_norm(errors, normalised - state.biases[layer - 1][:, None, None, :])
+
+    def own(layer):
+        return consistency_errors(activities.pre[layer], view.pre[layer], *weights)
+
+    top = len(activities.pre) - 1
+    errors = [of_currents(top, own(top))]
+    for layer in range(top - 1, -1, -1):
+        if scheme.silent:
+            found = own(layer)
+        else:
+            found = scheme.down(state, layer + 1, errors[-1], errors[0])
+            found *= tf.sigmoid(2.0 * tf.stack([activities.pre[layer], view.pre[layer]], axis=1))
+        errors.append(of_currents(layer, found) if layer else found)
+    return errors[::-1]
+
+
+def consistency_plane(errors, activities, view, layer):
+    """The plane of one kernel, `[tasks, in, out]`: both views' inputs with the errors `[tasks, 2, batch, out]` they end in."""
+    senders = [each.post[layer - 1] if layer > 1 else each.pre[0] for each in (activities, view)]
+    return sum(mean_product(*pair) for pair in zip(senders, tf.unstack(errors, axis=1), strict=True))

@@ -15,16 +15,14 @@ Source: the rule follows the form of Metz et al. 2019 (section 3.2 and appendix)
 published rule is `metz2019`.
 """
 
-import math
-
 import tensorflow as tf
 
 from meta_rules.configuration import configurable
 from meta_rules.errors import UserError
 from meta_rules.networks import ACTIVATIONS, NetworkState
+from meta_rules.rules import consistency
 from meta_rules.rules.base import Parameter, UpdateRule, fan_in, register, unit_columns
 from meta_rules.rules.channels import batch_norm, channel_means, channel_norm, mix, outer, row_means
-from meta_rules.rules.consistency import consistency_errors, second_view, through_batch_norm
 from meta_rules.rules.local import competition, mean_product, mean_square, winners
 
 PLANES = ("learned", "hebb", "winner", "decorrelation")
@@ -37,8 +35,6 @@ LOCAL_INPUTS = 3
 TOP_INPUTS = 4
 #: What a second view adds to either: current and competition of that view, and both views' errors.
 VIEW_INPUTS = 4
-#: Where the weights of the wishes of `consistency.py` start; the meta-parameters are their logarithms.
-WISHES = {"sharpness": 2.0, "certainty": 0.1, "balance": 0.4}
 
 
 @register("default")
@@ -87,9 +83,7 @@ class DefaultRule(UpdateRule):
         self.factors = factors
         self.planes = tuple(planes)
         self.normalise = normalise
-        self.corruption = corruption
-        if not 0.0 <= corruption < 1.0:
-            raise UserError(f"DefaultRule.corruption must be in [0, 1), got {corruption}.")
+        self.corruption = consistency.check_corruption(corruption)
         if set(self.planes) & set(VIEW_PLANES) and not corruption:
             raise UserError(
                 "DefaultRule: the plane consistency compares two views; give corruption, for example 0.3."
@@ -141,9 +135,7 @@ class DefaultRule(UpdateRule):
         if "learned" not in self.planes:
             del parameters["readout/sender"], parameters["readout/receiver"]
         if self.corruption:
-            parameters |= {
-                f"consistency/{name}": Parameter((), value=math.log(value)) for name, value in WISHES.items()
-            }
+            parameters |= consistency.parameters()
         return parameters
 
     def _first_coefficients(self):
@@ -155,15 +147,18 @@ class DefaultRule(UpdateRule):
     def update(self, theta, network, state, inputs, keys):
         """One application; see `UpdateRule.update`."""
         activities = network.activities(state, inputs)
-        view = (
-            network.activities(state, second_view(inputs, self.corruption, keys)) if self.corruption else None
-        )
-        hidden, readouts = self._sweep_down(theta, state, activities, view)
+        view = wishes = None
+        if self.corruption:
+            view = network.activities(state, consistency.second_view(inputs, self.corruption, keys))
+            wishes = consistency.sweep_down(theta, self.scheme, state, activities, view)
+        hidden, readouts = self._sweep_down(theta, state, activities, view, wishes)
         scaled = unit_columns if self.normalise else tf.identity
         kernels, biases, feedback = [], [], []
         for layer in range(1, len(activities.pre)):
             kernel = state.kernels[layer - 1]
-            planes = self._planes(kernel, activities, view, readouts, layer, network.activation)
+            planes = self._planes(kernel, activities, readouts, layer, network.activation)
+            if "consistency" in self.planes:
+                planes["consistency"] = consistency.consistency_plane(wishes[layer], activities, view, layer)
             change = self._step_size(theta, hidden[layer]) * self._change(theta, kernel, planes)
             kernels.append(scaled(kernel + change))
             if self.scheme.learned:
@@ -172,7 +167,7 @@ class DefaultRule(UpdateRule):
         carried = tuple(feedback) if self.scheme.learned else state.feedback
         return NetworkState(tuple(kernels), tuple(biases), carried, state.memory)
 
-    def _sweep_down(self, theta, state, activities, view):
+    def _sweep_down(self, theta, state, activities, view, wishes):
         """Hidden activity of every unit and its readouts, two lists with layer 0 first.
 
         Hidden activities are `[tasks, hidden, batch, units]`, readouts a dict of name -> `[tasks, channels, batch, units]`.
@@ -182,15 +177,13 @@ class DefaultRule(UpdateRule):
         post = [x[:, None] for x in activities.post]
         winning = [competition(z) for z in pre]
         seen = [pre[top], winning[top], winners(pre[top]), post[top]]
-        wishes = None
         if view is not None:
-            wishes = self._wishes(theta, state, activities, view, top)
             seen += self._heard(view, wishes, top)
         seen = tf.concat(seen, axis=1)
         errors = channel_norm(
             mix(theta["top_error/out"], tf.nn.relu(channel_norm(mix(theta["top_error/in"], seen))))
         )
-        top_errors, top_wishes = errors, wishes
+        top_errors = errors
         hidden, readouts = [None] * (top + 1), [None] * (top + 1)
         for layer in range(top, -1, -1):
             seen = [channel_norm(post[layer]), pre[layer], winning[layer] - 1.0, errors]
@@ -198,44 +191,18 @@ class DefaultRule(UpdateRule):
                 seen += self._heard(view, wishes, layer)
             hidden[layer] = self._unit_network(theta, tf.concat(seen, axis=1))
             readouts[layer] = self._readouts(theta, hidden[layer], layer, top)
-            if view is not None:
-                readouts[layer]["consistency"] = wishes
             if layer:
                 if self.scheme.carries:
                     errors = errors * tf.sigmoid(pre[layer]) + readouts[layer]["error"]
                 errors = self.scheme.down(state, layer, errors, top_errors)
                 size = tf.reduce_mean(tf.square(errors), axis=1, keepdims=True)
                 errors = errors * tf.math.rsqrt(size + 1e-6)
-                if view is not None:
-                    wishes = self._wishes_below(theta, state, activities, view, layer, wishes, top_wishes)
         return hidden, readouts
 
     def _heard(self, view, wishes, layer):
         """What a second view adds to a unit's inputs, a list of `[tasks, channels, batch, units]`."""
         second = view.pre[layer][:, None]
-        return [second, competition(second) - 1.0, channel_norm(wishes, epsilon=1e-9)]
-
-    def _wishes(self, theta, state, activities, view, layer):
-        """Errors `[tasks, 2, batch, units]` of a layer's two views that it finds by itself."""
-        weights = (tf.exp(theta[f"consistency/{name}"]) for name in WISHES)
-        errors = consistency_errors(activities.pre[layer], view.pre[layer], *weights)
-        return self._of_currents(state, activities, view, layer, errors)
-
-    def _wishes_below(self, theta, state, activities, view, layer, wishes, top_wishes):
-        """The same of the layer below, carried down; of its own where nothing comes down."""
-        if self.feedback == "none":
-            return self._wishes(theta, state, activities, view, layer - 1)
-        below = self.scheme.down(state, layer, wishes, top_wishes)
-        if layer == 1:
-            return below
-        below *= tf.sigmoid(2.0 * tf.stack([activities.pre[layer - 1], view.pre[layer - 1]], axis=1))
-        return self._of_currents(state, activities, view, layer - 1, below)
-
-    def _of_currents(self, state, activities, view, layer, errors):
-        normalised = tf.stack([activities.pre[layer], view.pre[layer]], axis=1)
-        if layer:
-            normalised -= state.biases[layer - 1][:, None, None, :]
-        return through_batch_norm(errors, normalised)
+        return [second, competition(second) - 1.0, channel_norm(wishes[layer], epsilon=1e-9)]
 
     def _readouts(self, theta, hidden, layer, top):
         """What is read from one layer's hidden activity, in one product: a dict of name -> `[tasks, channels, ...]`."""
@@ -264,7 +231,7 @@ class DefaultRule(UpdateRule):
         lowered = tf.minimum(tf.einsum("tc,tcd->td", activity, theta["readout/step"]), 0.0)
         return tf.exp(tf.minimum(theta["step"], -1.0)[:, None] + lowered)[:, :, None]
 
-    def _planes(self, kernel, activities, view, readouts, layer, activation):
+    def _planes(self, kernel, activities, readouts, layer, activation):
         """The planes of one kernel by name, each `[tasks, in, out]`."""
         units = tf.cast(tf.shape(kernel)[2], kernel.dtype)
         current = activities.pre[layer]
@@ -290,10 +257,6 @@ class DefaultRule(UpdateRule):
             planes["winner"] = mean_product(sender, receiver * winners(current))
         if "decorrelation" in self.planes:
             planes["decorrelation"] = -tf.matmul(kernel, mean_product(receiver, receiver)) * share
-        if "consistency" in self.planes:
-            both = [each.post[layer - 1] if layer > 1 else each.pre[0] for each in (activities, view)]
-            first, second = tf.unstack(readouts[layer]["consistency"], axis=1)
-            planes["consistency"] = mean_product(both[0], first) + mean_product(both[1], second)
         if "oja" in self.planes:
             planes["oja"] = -kernel * mean_square(receiver)
         if "decay" in self.planes:

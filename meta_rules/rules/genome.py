@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from meta_rules.configuration import configurable
 from meta_rules.networks import NetworkState
+from meta_rules.rules import consistency
 from meta_rules.rules.base import Parameter, UpdateRule, register, unit_columns
 from meta_rules.rules.channels import channel_norm
 from meta_rules.rules.local import batch_norm, competition, mean_product, mean_square, winners
@@ -35,6 +36,8 @@ PLANES = {
     "winner_decay": 0.0,  # - W_ij times how often j wins
     "decay": 0.0,  # - W_ij
 }
+#: The plane that compares two views of the batch; there is one where there is `corruption`.
+VIEW_PLANES = {"consistency": 1.0}
 #: Planes along W act on its length, so they keep their own; the others are scaled to unit columns.
 LENGTH_PLANES = ("oja", "winner_decay", "decay")
 #: What the top error is made of: the unit's current, how strongly it wins, whether it wins, its output.
@@ -60,7 +63,7 @@ class GenomeMemory(NamedTuple):
 @register("genome")
 @configurable
 class GenomeRule(UpdateRule):
-    """A mixture of named planes with 40 meta-parameters; see the module's text.
+    """A mixture of named planes with 40 meta-parameters, 45 with a second view; see the module's text.
 
         d = sum of coefficient * plane, then columns of at most unit rms
         W <- W + s d, then each column c scaled by rms(c)^-homeostasis; V likewise
@@ -73,20 +76,32 @@ class GenomeRule(UpdateRule):
     to rest. Not neuron-local: competition, decorrelation and Sanger's plane look at the whole layer.
 
     Args:
+      corruption: share of the inputs that a second view of the batch takes from other examples (see `consistency.py`);
+        0 for no second view.
       feedback, seed: see `UpdateRule`; nothing in the initial meta-parameters is random.
+
+    Raises:
+      UserError: a corruption outside [0, 1).
     """
 
     neuron_local = False
 
-    def __init__(self, feedback: str = "learned", seed: int = 0, **kwargs):
+    def __init__(self, corruption: float = 0.0, feedback: str = "learned", seed: int = 0, **kwargs):
         super().__init__(feedback=feedback, seed=seed, **kwargs)
+        self.corruption = consistency.check_corruption(corruption)
+        # With a second view the plane that compares the two learns by itself, so the search starts from it alone.
+        self.plane_names = dict.fromkeys(PLANES, 0.0) | VIEW_PLANES if corruption else PLANES
         self.build_parameters()
+
+    def rule_config(self):
+        """The constructor's arguments."""
+        return {"corruption": self.corruption, **super().rule_config()}
 
     def _tables(self):
         """Names and initial values of the coefficients in each parameter that is a vector of them."""
         tables = {
-            "planes": PLANES,
-            "planes_top": dict.fromkeys(PLANES, 0.0),
+            "planes": self.plane_names,
+            "planes_top": dict.fromkeys(self.plane_names, 0.0),
             "top_error": TOP_ERROR,
             "error_down": ERROR_DOWN,
             "bias": BIAS,
@@ -109,6 +124,7 @@ class GenomeRule(UpdateRule):
             "homeostasis": Parameter((), value=3.0),
             "threshold_step": Parameter((), value=-2.0),
             "bias_step": Parameter((), value=-4.0),
+            **(consistency.parameters() if self.corruption else {}),
         }
 
     def coefficients(self, theta=None):
@@ -134,6 +150,8 @@ class GenomeRule(UpdateRule):
         named["step"] = np.exp(min(scalar["step"], -1.0))
         named["step_top"] = np.exp(min(scalar["step"] + scalar["step_top"], -1.0))
         named["bias_step"] = np.exp(min(scalar["bias_step"], -1.0))
+        for name in scalar.keys() & consistency.parameters().keys():
+            named[name] = np.exp(scalar[name])
         named["anneal"] = np.logaddexp(0.0, scalar["anneal"])
         for name in ("homeostasis", "threshold_step"):
             named[name] = 1.0 / (1.0 + np.exp(-scalar[name]))
@@ -150,6 +168,9 @@ class GenomeRule(UpdateRule):
         activities = network.activities(state, inputs)
         top = len(state.kernels)
         errors = self._errors(theta, state, activities)
+        if self.corruption:
+            view = network.activities(state, consistency.second_view(inputs, self.corruption, keys))
+            wishes = consistency.sweep_down(theta, self.scheme, state, activities, view)
         rate = tf.sigmoid(theta["threshold_step"])[:, None, None]
         thresholds = tuple(
             old + rate * (mean_square(y) - old)
@@ -160,8 +181,10 @@ class GenomeRule(UpdateRule):
             kernel = state.kernels[layer - 1]
             coefficients = theta["planes"] + theta["planes_top"] if layer == top else theta["planes"]
             planes = self._planes(kernel, activities, errors, thresholds[layer - 1], layer)
+            if self.corruption:
+                planes["consistency"] = consistency.consistency_plane(wishes[layer], activities, view, layer)
             step = self._step_size(theta, state.memory.clock, layer == top)
-            change = step * _mixture(coefficients, planes)
+            change = step * _mixture(coefficients, self.plane_names, planes)
             kernels.append(self._held(theta, kernel + change))
             if self.scheme.learned:
                 feedback.append(self._held(theta, state.feedback[layer - 1] + change))
@@ -245,12 +268,12 @@ def _weighted(coefficients, names, signals):
     return sum(coefficients[:, i, None, None] * signals[name] for i, name in enumerate(names))
 
 
-def _mixture(coefficients, planes):
+def _mixture(coefficients, names, planes):
     """The change of a kernel before the step size: columns of at most about unit rms."""
     scaled = {
         name: plane if name in LENGTH_PLANES else unit_columns(plane, 1e-6) for name, plane in planes.items()
     }
-    change = _weighted(coefficients, PLANES, scaled)
+    change = _weighted(coefficients, names, scaled)
     return change * tf.math.rsqrt(0.01 + tf.reduce_mean(tf.square(change), axis=1, keepdims=True))
 
 
