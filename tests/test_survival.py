@@ -280,7 +280,7 @@ def resident():
 def test_ten_kills_at_random_moments_change_nothing(tmp_path):
     """The whole command, killed at random moments until ten kills are done, ends bit for bit like a run never killed."""
     more = [
-        "--gin_param=MetaTrainer.meta_steps=1000",
+        "--gin_param=MetaTrainer.meta_steps=4000",
         "--gin_param=TrainingRun.checkpoint_every=5",
         "--gin_param=TrainingRun.picture_every=5000",
     ]
