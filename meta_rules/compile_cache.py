@@ -1,4 +1,4 @@
-"""Compiled programs kept on disk: a second start of the same run loads them instead of compiling for half a minute.
+"""Compiled programs kept on disk: the same command, started again, loads them instead of compiling for half a minute.
 
 XLA writes and finds the entries by itself; it traces and compares the whole program before it takes one, so a changed
 rule, family or window never meets an old program. What is added here is what XLA does not do: programs of another

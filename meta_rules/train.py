@@ -22,7 +22,9 @@ _CPU_DEVICES = flags.DEFINE_integer(
     "cpu_devices", None, "Logical CPU devices that --strategy=mirrored spreads tasks over, without GPUs."
 )
 _CACHE = flags.DEFINE_bool(
-    "compile_cache", True, "Keep compiled programs on disk: the same run then starts again without compiling."
+    "compile_cache",
+    True,
+    "Keep compiled programs on disk: the same command then starts again without compiling.",
 )
 _TPU = flags.DEFINE_string("tpu", None, "Name of the TPU for --strategy=tpu; local by default.")
 
