@@ -4,6 +4,7 @@ import os
 
 from absl import app, flags, logging
 
+from meta_rules import compile_cache
 from meta_rules.console import quiet_import
 from meta_rules.errors import UserError, exits_cleanly
 from meta_rules.gin_flags import GIN_FILE, GIN_PARAM
@@ -20,6 +21,11 @@ _STRATEGY = flags.DEFINE_string(
 _CPU_DEVICES = flags.DEFINE_integer(
     "cpu_devices", None, "Logical CPU devices that --strategy=mirrored spreads tasks over, without GPUs."
 )
+_CACHE = flags.DEFINE_bool(
+    "compile_cache",
+    True,
+    "Keep compiled programs on disk: the same command then starts again without compiling.",
+)
 _TPU = flags.DEFINE_string("tpu", None, "Name of the TPU for --strategy=tpu; local by default.")
 
 
@@ -32,6 +38,8 @@ def main(argv):
         raise UserError("Give --gin_file, for example --gin_file=gin/mnist.gin.")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
+    # Before TensorFlow, which reads its flags once.
+    programs = compile_cache.enable() if _CACHE.value else None
     # Imported here, so that --help answers at once; rules and estimators so that gin knows them.
     with quiet_import():
         from meta_rules import configuration, distribution, estimators, rules  # noqa: F401
@@ -43,8 +51,15 @@ def main(argv):
     given = {key: value for key, value in given.items() if value is not None}
     strategy = configuration.build(distribution.Distribution, **given).make()
     run_dir = _RUN_DIR.value or os.path.join("runs", name)
-    run = configuration.build(TrainingRun, run_dir, change_configuration=_CHANGE.value, strategy=strategy)
+    run = configuration.build(
+        TrainingRun,
+        run_dir,
+        change_configuration=_CHANGE.value,
+        strategy=strategy,
+        on_save=lambda: compile_cache.seal(programs),
+    )
     run.run()
+    compile_cache.seal(programs)
 
 
 if __name__ == "__main__":

@@ -81,6 +81,7 @@ class TrainingRun:
       checkpoint_every, picture_every, summary_every: meta-steps between checkpoints, pictures and scalars.
       change_configuration: go on with the run in the directory even if its configuration was another.
       strategy: a `tf.distribute` strategy.
+      on_save: called after every checkpoint.
 
     Raises:
       UserError: the directory belongs to a run of another configuration, or another process runs in it.
@@ -100,6 +101,7 @@ class TrainingRun:
         summary_every: int = 5,
         change_configuration: bool = False,
         strategy=None,
+        on_save=lambda: None,
     ):
         if trainer is None:
             # Gin makes the rule too, and a strategy's variables must be made in its scope.
@@ -111,7 +113,7 @@ class TrainingRun:
         self.checkpoint_every, self.picture_every = checkpoint_every, picture_every
         self.summary_every, self.validate_every = summary_every, validate_every
         self.best = BestRule(trainer, validation) if validation is not None else None
-        self.change_configuration = change_configuration
+        self.change_configuration, self._on_save = change_configuration, on_save
         self.workers = Workers(trainer.strategy)
         self.console = Console(quiet=not self.workers.chief)
         live = trainer.variables() | (self.best.variables() if self.best else {})
@@ -228,6 +230,7 @@ class TrainingRun:
         """A checkpoint, and the rule, so that a run that is killed leaves one to use."""
         self._checkpoints.save(step, pools)
         self._save_rule()
+        self._on_save()
         return {}
 
     def _due(self, step, every):

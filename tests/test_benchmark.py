@@ -61,7 +61,13 @@ def test_a_tiny_case_has_all_figures(tmp_path):
     assert min(results["matmul_float32"], results["matmul_bfloat16"]) > 0
     case = results["cases"]["tiny"]
     assert case["task_steps"] == 2 * 2 * 2  # tasks, whole lives, and an antithetic pair
-    wanted = ("inner_steps_per_second", "meta_steps_per_second", "compile_seconds", "state_bytes")
+    wanted = (
+        "inner_steps_per_second",
+        "meta_steps_per_second",
+        "compile_seconds",
+        "state_bytes",
+        "start_again_seconds",
+    )
     assert all(case[name] > 0 for name in wanted)
     # On 64-5, batch 8: the currents and the Hebbian product at the least, every step of both tasks.
     assert case["inner_products"]["products"] >= 2 * 2 * 2 * (2 * 8 * 64 * 5)

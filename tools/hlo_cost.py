@@ -145,6 +145,6 @@ def _operand_shapes(rest, shapes):
     return [shapes[name] for name in names if name in shapes]
 
 
-def count(function, *arguments):
-    """`Cost` of one call of a `tf.function` with `jit_compile=True`; compiles it once more."""
-    return Program(function.experimental_get_compiler_ir(*arguments)(stage="optimized_hlo")).cost()
+def count(function, *arguments, stage="optimized_hlo"):
+    """`Cost` of one call of a `tf.function` with `jit_compile=True`; compiles it once more, unless the stage is `hlo`."""
+    return Program(function.experimental_get_compiler_ir(*arguments)(stage=stage)).cost()
