@@ -289,6 +289,9 @@ def table(results):
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, case in results["cases"].items():
+        if "error" in case:
+            lines.append(f"| {name} | {case['error']} |" + " |" * 9)
+            continue
         products = case["meta_products"]["products"] / case["task_steps"] / 1e9
         growth = f"{case['growth_bytes'] / 1e6:.2f}" if "growth_bytes" in case else "-"
         lines.append(
@@ -349,7 +352,8 @@ def main():
             found = measure(json.loads(arguments.child))
         print(json.dumps(found))
         return
-    names = arguments.case or ([] if arguments.replicas else [name for name in CASES if name not in UNLISTED])
+    listed = [name for name in CASES if name not in UNLISTED]
+    names = arguments.case or ([] if arguments.replicas and not arguments.growth else listed)
     unknown = [name for name in names if name not in CASES]
     if unknown or arguments.repeats < 1:
         raise UserError(
@@ -358,18 +362,29 @@ def main():
     began = time.time()
     results = answer(start_child({"what": "machine"})) | {"cases": {}}
     for name in names:
-        results["cases"][name] = measure_in_children(name, arguments.repeats, arguments.growth)
+        try:
+            results["cases"][name] = measure_in_children(name, arguments.repeats, arguments.growth)
+        except UserError as error:
+            results["cases"][name] = {"error": str(error)}
         print(f"measured {name} ({time.time() - began:.0f} s)", file=sys.stderr, flush=True)
+        write(arguments.out, results)
     if names:
         print(table(results))
     if arguments.replicas:
         results["replicas"] = measure_replicas(arguments.repeats)
         for name, value in results["replicas"].items():
             print(f"{name}: {value:.2f}")
-    if arguments.out:
+    write(arguments.out, results)
+    if any("error" in case for case in results["cases"].values()):
+        raise UserError("A case failed; its error is in the table.")
+
+
+def write(path, results):
+    """The results so far as JSON; nothing without a path."""
+    if path:
         from meta_rules.saved_rules import write_atomically
 
-        write_atomically(arguments.out, (json.dumps(results, indent=2) + "\n").encode())
+        write_atomically(path, (json.dumps(results, indent=2) + "\n").encode())
 
 
 if __name__ == "__main__":
