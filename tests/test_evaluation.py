@@ -41,11 +41,14 @@ def test_labelled_examples_are_of_the_pool_and_query_examples_are_not(data):
     labelled, query = data.labelled(draw, 5), data.query(draw)
     assert {row.tobytes() for row in labelled.examples} <= pool
     assert np.bincount(labelled.labels).tolist() == [5] * 10
-    np.testing.assert_array_equal(draw.unlabelled[labelled.rows], labelled.examples)
+    place = np.argsort(draw.rows)
+    np.testing.assert_array_equal(draw.unlabelled[place[labelled.rows]], labelled.examples)
     seen = pool | {row.tobytes() for row in draw.validation.examples}
     # scikit-learn's digits repeat a few pictures.
     assert np.mean([row.tobytes() in seen for row in query.examples]) < 0.02
     assert len(data.labelled(draw, "all").labels) == len(draw.unlabelled)
+    # What is looked at first is a fair sample, whatever the order of the source.
+    assert np.abs(np.diff(draw.rows)).mean() > 0.2 * len(draw.rows)
     other = data.labelled(draw, 5, salt=1)
     assert not np.array_equal(other.rows, labelled.rows)
 

@@ -14,12 +14,17 @@ def kind_colour(method):
         return LEARNED
     if method.startswith("rule:"):
         return HAND
-    return LABELS if method in ("supervised", "label_propagation", "label_spreading") else OTHER
+    labels = ("supervised", "label_propagation", "label_spreading", "semi_supervised")
+    return LABELS if method.partition(":")[0] in labels else OTHER
 
 
 def shown(method):
-    """A method's name as plots and tables show it."""
-    return method.removeprefix("rule:").replace("_", " ")
+    """A method's name as plots and tables show it; of a path the last two parts."""
+    kind, _, argument = method.partition(":")
+    argument = "/".join(argument.rstrip("/").split("/")[-2:])
+    if kind == "rule" and argument:
+        return argument.replace("_", " ")
+    return kind.replace("_", " ") + (f" ({argument})" if argument else "")
 
 
 def label(row):
