@@ -256,7 +256,7 @@ def _sweep(number, sweep, rows):
         failed = {(row["method"], row["value"]): row["error"] for row in there if row["error"]}
         names = list(dict.fromkeys(row["method"] for row in there))
         cells = [
-            [str(value)]
+            [{True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)]
             + [
                 _entry(series.get(figures.shown(name), {}).get(value), failed.get((name, value)))
                 for name in names
