@@ -74,7 +74,9 @@ def draw_region(axis, problem, trajectory, accuracy, index=0):
         *points[known].T, s=90, c=colours[labels[known]], edgecolors="black", linewidths=1.6, zorder=3
     )
     axis.set(xticks=[], yticks=[], xlim=extent[:2], ylim=extent[2:])
-    axis.set_title(f"{int(trajectory.age[index])} applications\naccuracy {accuracy:.3f}", fontsize=10)
+    age = int(trajectory.age[index])
+    times = "application" if age == 1 else "applications"
+    axis.set_title(f"{age} {times}\naccuracy {accuracy:.3f}", fontsize=10)
 
 
 def strip(problem, frames, title="", index=0):
