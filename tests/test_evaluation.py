@@ -15,6 +15,7 @@ from meta_rules.evaluation import comparison, methods, probes, sweeps  # noqa: F
 from meta_rules.evaluation.autoencoders import Autoencoder, VariationalAutoencoder
 from meta_rules.evaluation.baselines import Spreading, TriangleFeatures
 from meta_rules.evaluation.evaluation_run import Evaluation
+from meta_rules.evaluation.parallel import on_all_cores
 from meta_rules.evaluation.protocol import Protocol, ProtocolData
 from meta_rules.evaluation.supervised import Supervised
 
@@ -229,3 +230,9 @@ def test_mistakes_are_one_line(tmp_path):
     )
     assert done.returncode == 2
     assert done.stderr == "error: Give --dataset; see --help.\n"
+
+
+def test_work_on_all_cores_comes_back_in_order():
+    assert on_all_cores(pow, ((number, 2) for number in range(40))) == [number**2 for number in range(40)]
+    with pytest.raises(ZeroDivisionError):
+        on_all_cores(divmod, [(1, number) for number in range(20)])
