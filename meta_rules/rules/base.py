@@ -52,12 +52,12 @@ def make(name, **config):
 class Parameter(NamedTuple):
     """One meta-parameter: its shape without the task axis, and how it starts.
 
-    `scale` is the standard deviation of a truncated normal; None fills with `value`.
+    `scale` is the standard deviation of a truncated normal; None fills with `value`, a number or one for each entry.
     """
 
     shape: tuple
     scale: float | None = None
-    value: float = 0.0
+    value: float | list = 0.0
 
 
 def fan_in(*shape):

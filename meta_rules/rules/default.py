@@ -4,7 +4,8 @@ Each unit sees its input, its output and a synthetic error, for every example of
 turns them into K pairs of factors, `b` (the unit as a sender) and `a` (as a receiver); the learned plane of
 the change of W_ij is the mean over the batch of `sum_k b_ik a_jk`. Fixed planes (Hebb, winner-take-all,
 decorrelation) are mixed in with learned coefficients. There is no loss and no label: the error starts as a
-learned function of the top activity.
+learned function of the top activity. With `corruption`, every unit also hears what it says to a second, damaged
+view of each example, and the plane `consistency` draws the two together (see `consistency.py`).
 
 Arrays are `[tasks, channels, batch, units]`. So the small network is one matrix product `[out, in] x [in,
 batch * units]` with a long contiguous axis, its normalisation reduces contiguous rows, and both the way down
@@ -14,6 +15,8 @@ Source: the rule follows the form of Metz et al. 2019 (section 3.2 and appendix)
 published rule is `metz2019`.
 """
 
+import math
+
 import tensorflow as tf
 
 from meta_rules.configuration import configurable
@@ -21,14 +24,21 @@ from meta_rules.errors import UserError
 from meta_rules.networks import ACTIVATIONS, NetworkState
 from meta_rules.rules.base import Parameter, UpdateRule, fan_in, register, unit_columns
 from meta_rules.rules.channels import batch_norm, channel_means, channel_norm, mix, outer, row_means
+from meta_rules.rules.consistency import consistency_errors, second_view, through_batch_norm
 from meta_rules.rules.local import competition, mean_product, mean_square, winners
 
 PLANES = ("learned", "hebb", "winner", "decorrelation")
 #: Planes along W itself: they set its length, so they mean something only where nothing else does.
 LENGTH_PLANES = ("oja", "decay")
+#: The plane that compares two views of the batch; it needs `corruption`.
+VIEW_PLANES = ("consistency",)
 #: Local inputs of the unit network besides the error channels: output, input current, competition.
 LOCAL_INPUTS = 3
 TOP_INPUTS = 4
+#: What a second view adds to either: current and competition of that view, and both views' errors.
+VIEW_INPUTS = 4
+#: Where the weights of the wishes of `consistency.py` start; the meta-parameters are their logarithms.
+WISHES = {"sharpness": 2.0, "certainty": 0.1, "balance": 0.4}
 
 
 @register("default")
@@ -43,8 +53,9 @@ class DefaultRule(UpdateRule):
       hidden: channels of the unit network.
       error_channels: channels of the synthetic error.
       factors: K, pairs of factors in the learned plane.
-      planes: names of the planes to mix, of `PLANES` and `LENGTH_PLANES`; the parameter `planes` holds their
-        coefficients.
+      planes: names of the planes to mix, of `PLANES`, `VIEW_PLANES` and `LENGTH_PLANES`; the parameter `planes`
+        holds their coefficients.
+      corruption: share of the inputs that a second view of the batch takes from other examples; 0 for no second view.
       normalise: scale planes, changes and columns of W to unit rms. False leaves all three as they are, and
         the fixed planes then read what a plain network has: the layer's input x, and `y = activation(x W)`
         without batch normalisation. With the learned coefficients set by hand that is Hebb's rule (hebb 1),
@@ -52,7 +63,8 @@ class DefaultRule(UpdateRule):
       feedback, seed: see `UpdateRule`.
 
     Raises:
-      UserError: planes that are unknown, none, repeated, or along W while its columns are normalised.
+      UserError: planes that are unknown, none, repeated, along W while its columns are normalised, or that compare
+        two views where there is one; a corruption outside [0, 1).
     """
 
     neuron_local = False
@@ -64,6 +76,7 @@ class DefaultRule(UpdateRule):
         factors: int = 6,
         planes: tuple = PLANES,
         normalise: bool = True,
+        corruption: float = 0.0,
         feedback: str = "learned",
         seed: int = 0,
         **kwargs,
@@ -74,7 +87,14 @@ class DefaultRule(UpdateRule):
         self.factors = factors
         self.planes = tuple(planes)
         self.normalise = normalise
-        known = PLANES if normalise else PLANES + LENGTH_PLANES
+        self.corruption = corruption
+        if not 0.0 <= corruption < 1.0:
+            raise UserError(f"DefaultRule.corruption must be in [0, 1), got {corruption}.")
+        if set(self.planes) & set(VIEW_PLANES) and not corruption:
+            raise UserError(
+                "DefaultRule: the plane consistency compares two views; give corruption, for example 0.3."
+            )
+        known = PLANES + VIEW_PLANES if normalise else PLANES + VIEW_PLANES + LENGTH_PLANES
         if not self.planes or len(set(self.planes)) < len(self.planes) or not set(self.planes) <= set(known):
             raise UserError(
                 f"DefaultRule.planes must be some of {', '.join(known)} (and {', '.join(LENGTH_PLANES)} only "
@@ -90,16 +110,18 @@ class DefaultRule(UpdateRule):
             "factors": self.factors,
             "planes": list(self.planes),
             "normalise": self.normalise,
+            "corruption": self.corruption,
             **super().rule_config(),
         }
 
     def parameters(self):
         """Meta-parameters: about 4,000 numbers at the default sizes."""
         hidden, errors, factors = self.hidden, self.error_channels, self.factors
+        heard = VIEW_INPUTS if self.corruption else 0
         parameters = {
-            "top_error/in": fan_in(TOP_INPUTS, hidden),
+            "top_error/in": fan_in(TOP_INPUTS + heard, hidden),
             "top_error/out": fan_in(hidden, errors),
-            "unit_network/in": fan_in(LOCAL_INPUTS + errors, hidden),
+            "unit_network/in": fan_in(LOCAL_INPUTS + heard + errors, hidden),
             "unit_network/in_bias": Parameter((hidden,)),
             "unit_network/own": fan_in(hidden, hidden),
             "unit_network/minus_batch": fan_in(hidden, hidden),
@@ -110,7 +132,7 @@ class DefaultRule(UpdateRule):
             "readout/sender": fan_in(hidden, factors),
             "readout/bias": fan_in(hidden, 1),
             "readout/step": Parameter((hidden, 1)),
-            "planes": Parameter((len(self.planes),), value=0.5),
+            "planes": Parameter((len(self.planes),), value=self._first_coefficients()),
             "step": Parameter((), value=-3.0),
             "bias_step": Parameter((), value=-4.0),
         }
@@ -118,17 +140,30 @@ class DefaultRule(UpdateRule):
             del parameters["readout/error"]
         if "learned" not in self.planes:
             del parameters["readout/sender"], parameters["readout/receiver"]
+        if self.corruption:
+            parameters |= {
+                f"consistency/{name}": Parameter((), value=math.log(value)) for name, value in WISHES.items()
+            }
         return parameters
+
+    def _first_coefficients(self):
+        """Where the planes' coefficients start: alike, and most on the plane that learns well by itself if it is there."""
+        if "consistency" not in self.planes:
+            return 0.5
+        return [1.0 if name == "consistency" else 0.25 for name in self.planes]
 
     def update(self, theta, network, state, inputs, keys):
         """One application; see `UpdateRule.update`."""
         activities = network.activities(state, inputs)
-        hidden, readouts = self._sweep_down(theta, state, activities)
+        view = (
+            network.activities(state, second_view(inputs, self.corruption, keys)) if self.corruption else None
+        )
+        hidden, readouts = self._sweep_down(theta, state, activities, view)
         scaled = unit_columns if self.normalise else tf.identity
         kernels, biases, feedback = [], [], []
         for layer in range(1, len(activities.pre)):
             kernel = state.kernels[layer - 1]
-            planes = self._planes(kernel, activities, readouts, layer, network.activation)
+            planes = self._planes(kernel, activities, view, readouts, layer, network.activation)
             change = self._step_size(theta, hidden[layer]) * self._change(theta, kernel, planes)
             kernels.append(scaled(kernel + change))
             if self.scheme.learned:
@@ -137,7 +172,7 @@ class DefaultRule(UpdateRule):
         carried = tuple(feedback) if self.scheme.learned else state.feedback
         return NetworkState(tuple(kernels), tuple(biases), carried, state.memory)
 
-    def _sweep_down(self, theta, state, activities):
+    def _sweep_down(self, theta, state, activities, view):
         """Hidden activity of every unit and its readouts, two lists with layer 0 first.
 
         Hidden activities are `[tasks, hidden, batch, units]`, readouts a dict of name -> `[tasks, channels, batch, units]`.
@@ -146,23 +181,61 @@ class DefaultRule(UpdateRule):
         pre = [z[:, None] for z in activities.pre]
         post = [x[:, None] for x in activities.post]
         winning = [competition(z) for z in pre]
-        seen = tf.concat([pre[top], winning[top], winners(pre[top]), post[top]], axis=1)
+        seen = [pre[top], winning[top], winners(pre[top]), post[top]]
+        wishes = None
+        if view is not None:
+            wishes = self._wishes(theta, state, activities, view, top)
+            seen += self._heard(view, wishes, top)
+        seen = tf.concat(seen, axis=1)
         errors = channel_norm(
             mix(theta["top_error/out"], tf.nn.relu(channel_norm(mix(theta["top_error/in"], seen))))
         )
-        top_errors = errors
+        top_errors, top_wishes = errors, wishes
         hidden, readouts = [None] * (top + 1), [None] * (top + 1)
         for layer in range(top, -1, -1):
-            seen = tf.concat([channel_norm(post[layer]), pre[layer], winning[layer] - 1.0, errors], axis=1)
-            hidden[layer] = self._unit_network(theta, seen)
+            seen = [channel_norm(post[layer]), pre[layer], winning[layer] - 1.0, errors]
+            if view is not None:
+                seen += self._heard(view, wishes, layer)
+            hidden[layer] = self._unit_network(theta, tf.concat(seen, axis=1))
             readouts[layer] = self._readouts(theta, hidden[layer], layer, top)
+            if view is not None:
+                readouts[layer]["consistency"] = wishes
             if layer:
                 if self.scheme.carries:
                     errors = errors * tf.sigmoid(pre[layer]) + readouts[layer]["error"]
                 errors = self.scheme.down(state, layer, errors, top_errors)
                 size = tf.reduce_mean(tf.square(errors), axis=1, keepdims=True)
                 errors = errors * tf.math.rsqrt(size + 1e-6)
+                if view is not None:
+                    wishes = self._wishes_below(theta, state, activities, view, layer, wishes, top_wishes)
         return hidden, readouts
+
+    def _heard(self, view, wishes, layer):
+        """What a second view adds to a unit's inputs, a list of `[tasks, channels, batch, units]`."""
+        second = view.pre[layer][:, None]
+        return [second, competition(second) - 1.0, channel_norm(wishes, epsilon=1e-9)]
+
+    def _wishes(self, theta, state, activities, view, layer):
+        """Errors `[tasks, 2, batch, units]` of a layer's two views that it finds by itself."""
+        weights = (tf.exp(theta[f"consistency/{name}"]) for name in WISHES)
+        errors = consistency_errors(activities.pre[layer], view.pre[layer], *weights)
+        return self._of_currents(state, activities, view, layer, errors)
+
+    def _wishes_below(self, theta, state, activities, view, layer, wishes, top_wishes):
+        """The same of the layer below, carried down; of its own where nothing comes down."""
+        if self.feedback == "none":
+            return self._wishes(theta, state, activities, view, layer - 1)
+        below = self.scheme.down(state, layer, wishes, top_wishes)
+        if layer == 1:
+            return below
+        below *= tf.sigmoid(2.0 * tf.stack([activities.pre[layer - 1], view.pre[layer - 1]], axis=1))
+        return self._of_currents(state, activities, view, layer - 1, below)
+
+    def _of_currents(self, state, activities, view, layer, errors):
+        normalised = tf.stack([activities.pre[layer], view.pre[layer]], axis=1)
+        if layer:
+            normalised -= state.biases[layer - 1][:, None, None, :]
+        return through_batch_norm(errors, normalised)
 
     def _readouts(self, theta, hidden, layer, top):
         """What is read from one layer's hidden activity, in one product: a dict of name -> `[tasks, channels, ...]`."""
@@ -191,7 +264,7 @@ class DefaultRule(UpdateRule):
         lowered = tf.minimum(tf.einsum("tc,tcd->td", activity, theta["readout/step"]), 0.0)
         return tf.exp(tf.minimum(theta["step"], -1.0)[:, None] + lowered)[:, :, None]
 
-    def _planes(self, kernel, activities, readouts, layer, activation):
+    def _planes(self, kernel, activities, view, readouts, layer, activation):
         """The planes of one kernel by name, each `[tasks, in, out]`."""
         units = tf.cast(tf.shape(kernel)[2], kernel.dtype)
         current = activities.pre[layer]
@@ -217,6 +290,10 @@ class DefaultRule(UpdateRule):
             planes["winner"] = mean_product(sender, receiver * winners(current))
         if "decorrelation" in self.planes:
             planes["decorrelation"] = -tf.matmul(kernel, mean_product(receiver, receiver)) * share
+        if "consistency" in self.planes:
+            both = [each.post[layer - 1] if layer > 1 else each.pre[0] for each in (activities, view)]
+            first, second = tf.unstack(readouts[layer]["consistency"], axis=1)
+            planes["consistency"] = mean_product(both[0], first) + mean_product(both[1], second)
         if "oja" in self.planes:
             planes["oja"] = -kernel * mean_square(receiver)
         if "decay" in self.planes:
