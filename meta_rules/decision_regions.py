@@ -74,7 +74,9 @@ def draw_region(axis, problem, trajectory, accuracy, index=0):
         *points[known].T, s=90, c=colours[labels[known]], edgecolors="black", linewidths=1.6, zorder=3
     )
     axis.set(xticks=[], yticks=[], xlim=extent[:2], ylim=extent[2:])
-    axis.set_title(f"{int(trajectory.age[index])} applications\naccuracy {accuracy:.3f}", fontsize=10)
+    age = int(trajectory.age[index])
+    times = "application" if age == 1 else "applications"
+    axis.set_title(f"{age} {times}\naccuracy {accuracy:.3f}", fontsize=10)
 
 
 def strip(problem, frames, title="", index=0):
@@ -87,21 +89,34 @@ def strip(problem, frames, title="", index=0):
     return figure
 
 
-def animation(problem, frames, milliseconds=160):
-    """An animated GIF of one cloud growing older, in bytes; the last picture stays for two seconds."""
+def animation(problem, frames, milliseconds=250):
+    """An animated GIF of one cloud growing older, in bytes; the last picture stays for three seconds."""
     pictures = []
     for life, accuracy in frames:
         figure = Figure(figsize=(3.4, 3.8), layout="constrained")
         draw_region(figure.subplots(), problem, life, accuracy)
-        pictures.append(
-            Image.fromarray(pixels(figure)[..., :3].copy()).quantize(64, dither=Image.Dither.NONE)
-        )
-    durations = [milliseconds] * (len(pictures) - 1) + [2000]
+        pictures.append(Image.fromarray(pixels(figure)[..., :3].copy()))
+    palette = _palette(pictures)
+    pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    durations = [milliseconds] * (len(pictures) - 1) + [3000]
     buffer = io.BytesIO()
     pictures[0].save(
         buffer, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0, optimize=True
     )
     return buffer.getvalue()
+
+
+def _palette(pictures):
+    """One picture whose colours serve all: a few labelled points would have none of their own among so much background."""
+    width, height = pictures[0].size
+    chosen = pictures[:: max(1, len(pictures) // 8)]
+    sheet = Image.new("RGB", (width * (len(chosen) + 1), height), "white")
+    for place, picture in enumerate(chosen, start=1):
+        sheet.paste(picture, (place * width, 0))
+    stripe = width // (len(COLOURS) + 1)
+    for number, colour in enumerate((COLOURS * 255).round().astype(int)):
+        sheet.paste(tuple(map(int, colour)), (number * stripe, 0, (number + 1) * stripe, height))
+    return sheet.quantize(128, dither=Image.Dither.NONE)
 
 
 def save(trial, theta, summaries, step, folder):

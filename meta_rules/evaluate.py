@@ -6,7 +6,9 @@ from meta_rules.console import quiet_import
 from meta_rules.errors import UserError, exits_cleanly
 from meta_rules.gin_flags import GIN_FILE, GIN_PARAM
 
-_RULE = flags.DEFINE_string("rule", None, "Name of a rule, or the path of a saved one.")
+_RULE = flags.DEFINE_multi_string(
+    "rule", None, "Name of a rule, or the path of a saved one; further ones are compared with the first."
+)
 _DATASET = flags.DEFINE_string("dataset", None, "Names of data sets, separated by commas.")
 _OUTPUT = flags.DEFINE_string(
     "output", None, "Directory for the report; an unfinished evaluation in it goes on."
@@ -31,7 +33,9 @@ def main(argv):
 
     configuration.parse(GIN_FILE.value, GIN_PARAM.value)
     datasets = tuple(name.strip() for name in _DATASET.value.split(",") if name.strip())
-    configuration.build(Evaluation, _RULE.value, datasets, _OUTPUT.value).run()
+    rule, *others = _RULE.value
+    settings = {"others": tuple(others)} if others else {}
+    configuration.build(Evaluation, rule, datasets, _OUTPUT.value, **settings).run()
 
 
 if __name__ == "__main__":

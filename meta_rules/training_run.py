@@ -334,7 +334,12 @@ class TrainingRun:
             "meta_steps": self.trainer.step,
             "version": __version__,
             "trained_on": sorted({origin for family in self.trainer.families for origin in family.origins}),
+            # The longest life of a network.
+            "horizon": int(max(family.horizon[1] for family in self.trainer.families)),
         }
+        first = self.trainer.families[0]
+        if isinstance(first, few_label.FewLabelFamily):
+            card["arrangement"] = first.arrangement()
         theta = self.trainer.theta()
         if self.best and self.best.known:
             theta = self.best.theta()

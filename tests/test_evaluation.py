@@ -15,6 +15,7 @@ from meta_rules.evaluation import comparison, methods, probes, sweeps  # noqa: F
 from meta_rules.evaluation.autoencoders import Autoencoder, VariationalAutoencoder
 from meta_rules.evaluation.baselines import Spreading, TriangleFeatures
 from meta_rules.evaluation.evaluation_run import Evaluation
+from meta_rules.evaluation.parallel import on_all_cores
 from meta_rules.evaluation.protocol import Protocol, ProtocolData
 from meta_rules.evaluation.supervised import Supervised
 
@@ -41,11 +42,14 @@ def test_labelled_examples_are_of_the_pool_and_query_examples_are_not(data):
     labelled, query = data.labelled(draw, 5), data.query(draw)
     assert {row.tobytes() for row in labelled.examples} <= pool
     assert np.bincount(labelled.labels).tolist() == [5] * 10
-    np.testing.assert_array_equal(draw.unlabelled[labelled.rows], labelled.examples)
+    place = np.argsort(draw.rows)
+    np.testing.assert_array_equal(draw.unlabelled[place[labelled.rows]], labelled.examples)
     seen = pool | {row.tobytes() for row in draw.validation.examples}
     # scikit-learn's digits repeat a few pictures.
     assert np.mean([row.tobytes() in seen for row in query.examples]) < 0.02
     assert len(data.labelled(draw, "all").labels) == len(draw.unlabelled)
+    # What is looked at first is a fair sample, whatever the order of the source.
+    assert np.abs(np.diff(draw.rows)).mean() > 0.2 * len(draw.rows)
     other = data.labelled(draw, 5, salt=1)
     assert not np.array_equal(other.rows, labelled.rows)
 
@@ -226,3 +230,9 @@ def test_mistakes_are_one_line(tmp_path):
     )
     assert done.returncode == 2
     assert done.stderr == "error: Give --dataset; see --help.\n"
+
+
+def test_work_on_all_cores_comes_back_in_order():
+    assert on_all_cores(pow, ((number, 2) for number in range(40))) == [number**2 for number in range(40)]
+    with pytest.raises(ZeroDivisionError):
+        on_all_cores(divmod, [(1, number) for number in range(20)])

@@ -134,6 +134,7 @@ def main(arguments=None):
         "chosen_by": f"best of a run of {steps} meta-steps on tasks of meta-validation, accuracy "
         f"{run_card['validation_accuracy']:.3f}" if "validation_accuracy" in run_card else "last of the run",
         "trained_on": run_card["trained_on"],
+        **{name: run_card[name] for name in ("horizon", "arrangement") if name in run_card},
         "never_seen": options.never_seen,
         "setting": "Test split, pixels permuted, 14x14, network 196-128-32, 10 labels a class, ridge probe with its penalty "
         "chosen on the labelled examples; 0 applications is the untrained network. " + "; ".join(

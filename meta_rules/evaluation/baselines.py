@@ -61,6 +61,8 @@ class TriangleFeatures:
 class KMeansFeatures(Method):
     """`TriangleFeatures` of as many k-means clusters as the network has features."""
 
+    together, apart = 20, True
+
     def fit(self, draw, labelled=None):
         """See `Method`."""
         clusters = min(draw.protocol.features, len(draw.unlabelled))
@@ -90,6 +92,7 @@ class _Graph(Method):
     """
 
     needs_labels = True
+    together, apart = 20, True
 
     def __init__(self, neighbours: tuple = (15, 7, 3), most: int = 4000):
         self.neighbours, self.most = tuple(neighbours), most

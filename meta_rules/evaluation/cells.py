@@ -8,7 +8,7 @@ import re
 from meta_rules.saved_rules import write_atomically
 
 #: Raised with whatever changes the meaning of a cell's content.
-_FORMAT = 1
+_FORMAT = 2
 
 
 class Cells:

@@ -6,6 +6,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from meta_rules.errors import UserError
+from meta_rules.evaluation.parallel import on_all_cores
 from meta_rules.evaluation.probes import PROBES, probe_accuracy
 
 #: What every row of results.json has; `error` is None, or why there are no figures.
@@ -31,7 +32,7 @@ def compare(method, data, probes=tuple(PROBES)):
       `features` and `accuracies`, one a draw.
     """
     protocol = data.protocol
-    scores, seconds, unlabelled = {}, 0.0, 0
+    scores, pending, seconds, unlabelled = {}, [], 0.0, 0
     for start in range(0, protocol.draws, method.together):
         draws = [data.draw(i) for i in range(start, min(start + method.together, protocol.draws))]
         unlabelled = method.unlabelled_used(draws[0])
@@ -45,9 +46,20 @@ def compare(method, data, probes=tuple(PROBES)):
                 seconds += time.perf_counter() - began
             for draw, query, labelled, models in zip(draws, queries, support[shots], fitted, strict=True):
                 for steps, model in models.items():
-                    for probe, features, accuracy in _scored(model, draw, labelled, query, probes):
-                        entry = scores.setdefault((shots, probe, steps, features), [])
-                        entry.append(accuracy)
+                    if hasattr(model, "predict"):
+                        features = getattr(model, "features", query.examples.shape[1])
+                        entry = scores.setdefault((shots, "own", steps, features), [])
+                        entry.append(_accuracy(model, query))
+                    else:
+                        parts = [
+                            (np.asarray(model.transform(part.examples)), part.labels)
+                            for part in (labelled, draw.validation, query)
+                        ]
+                        pending.append(((shots, steps, parts[0][0].shape[1]), parts))
+    found = on_all_cores(_probed, ((probes, parts) for _, parts in pending))
+    for ((shots, steps, features), _), accuracies in zip(pending, found, strict=True):
+        for probe, accuracy in zip(probes, accuracies, strict=True):
+            scores.setdefault((shots, probe, steps, features), []).append(accuracy)
     return {
         "seconds": seconds / protocol.draws,
         "unlabelled": unlabelled,
@@ -58,21 +70,16 @@ def compare(method, data, probes=tuple(PROBES)):
     }
 
 
-def _scored(model, draw, labelled, query, probes):
-    """Triples of probe, number of features and accuracy."""
-    if hasattr(model, "predict"):
-        features = getattr(model, "features", query.examples.shape[1])
-        # Examples that no label reaches on a graph have no distribution over the classes.
-        with np.errstate(invalid="ignore"):
-            found = model.predict(query.examples)
-        yield "own", features, float(np.mean(found == query.labels))
-        return
-    support, validation, scored = (
-        (np.asarray(model.transform(part.examples)), part.labels)
-        for part in (labelled, draw.validation, query)
-    )
-    for probe in probes:
-        yield probe, support[0].shape[1], probe_accuracy(probe, support, validation, scored)
+def _accuracy(model, query):
+    # Examples that no label reaches on a graph have no distribution over the classes.
+    with np.errstate(invalid="ignore"):
+        found = model.predict(query.examples)
+    return float(np.mean(found == query.labels))
+
+
+def _probed(probes, parts):
+    """Accuracy of every probe on the same features; see `probe_accuracy`."""
+    return [probe_accuracy(probe, *parts) for probe in probes]
 
 
 def rows(method_name, dataset, content):

@@ -18,6 +18,7 @@ from meta_rules.evaluation import (  # noqa: F401
     autoencoders,
     baselines,
     comparison,
+    labelled_rules,
     methods,
     report,
     supervised,
@@ -25,6 +26,7 @@ from meta_rules.evaluation import (  # noqa: F401
 )
 from meta_rules.evaluation.cells import Cells
 from meta_rules.evaluation.curves import Curves
+from meta_rules.evaluation.labelled_rules import SemiSupervised
 from meta_rules.evaluation.protocol import Protocol, ProtocolData
 from meta_rules.evaluation.rule_methods import RuleMethod, hand_designed
 
@@ -87,6 +89,13 @@ class Evaluation:
       view: whether to show receptive fields and a map of the features.
       sweeps: list of `Sweep`.
       shown_shots: the number of labels a class that the plot of the order of methods is for.
+      others: names or paths of further rules to compare: each is the method `rule:NAME`, or `semi_supervised:NAME` if it is
+        told labels.
+
+    A rule under judgement that is told labels is compared only: it has no untrained features, curve or views.
+
+    Raises:
+      UserError: no such rule, method or probe.
     """
 
     def __init__(
@@ -101,6 +110,7 @@ class Evaluation:
         view: bool = True,
         sweeps: tuple = (),
         shown_shots: int = 10,
+        others: tuple = (),
     ):
         self.rule_name, self.rule = rule, saved_rules.resolve(rule)
         self.datasets, self.output, self.sweeps = tuple(datasets), output, tuple(sweeps)
@@ -109,8 +119,12 @@ class Evaluation:
         unknown = set(self.probes) - set(comparison.PROBES)
         if unknown:
             raise UserError(f"Unknown probe {min(unknown)!r}; known: {', '.join(comparison.PROBES)}.")
-        self.methods = self._expanded(methods)
+        self.methods = self._expanded([*methods, *map(_method_of, others)])
         self.curves = configuration.build(Curves) if curves is True else curves or None
+        if self.curves:
+            self.curves = self.curves.settled(rule)
+        if self.rule.needs_labels:
+            self.curves, self.view = None, False
         self.console = Console()
         self._data, self._made = {}, {}
 
@@ -202,7 +216,7 @@ class Evaluation:
             if name not in ("learned", "untrained") and name.partition(":")[0] not in methods.REGISTRY:
                 known = ", ".join(sorted({"learned", "untrained", "hand_designed", *methods.REGISTRY}))
                 raise UserError(f"Unknown method {name!r}; known: {known}.")
-        return tuple(found)
+        return tuple(name for name in found if name != "untrained" or not self.rule.needs_labels)
 
     def _method(self, name, applications=None):
         """The method of a name, made once for every number of applications: compiled programs are kept."""
@@ -210,8 +224,12 @@ class Evaluation:
             arguments = {"applications": (applications,)} if applications else {}
             if name == "untrained":
                 arguments = {"applications": (0,)}
-            rule_name = name.partition(":")[2] if name.startswith("rule:") else self.rule
-            if name in ("learned", "untrained") or name.startswith("rule:"):
+            kind, _, rule_name = name.partition(":")
+            if name == "learned" and self.rule.needs_labels:
+                made = configuration.build(SemiSupervised, self.rule_name, **arguments)
+            elif name in ("learned", "untrained"):
+                made = configuration.build(RuleMethod, self.rule, **arguments)
+            elif kind == "rule":
                 made = configuration.build(RuleMethod, rule_name, **arguments)
             else:
                 made = methods.make(name)
@@ -262,3 +280,12 @@ class Evaluation:
             kind, title, dataset, protocol, name, {"probes": probes}, lambda: self._method(name, applications),
             lambda method, data: comparison.compare(method, data, probes),
         )  # fmt: skip
+
+
+def _method_of(rule):
+    """The method of a further rule; one that cannot be had is a method too, which fails and says why."""
+    try:
+        told = saved_rules.resolve(rule).needs_labels
+    except UserError:
+        told = False
+    return f"{'semi_supervised' if told else 'rule'}:{rule}"

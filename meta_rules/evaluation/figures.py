@@ -5,6 +5,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 LEARNED, LABELS, HAND, OTHER = "#b2182b", "#4d9221", "#e08214", "#4575b4"
+#: Of the methods of a sweep besides the rule: none is like the rule's own.
+SERIES = ("#4575b4", "#e08214", "#1a9850", "#762a83", "#666666", "#a6761d")
 CLASSES = matplotlib.colormaps["tab10"]
 
 
@@ -14,12 +16,17 @@ def kind_colour(method):
         return LEARNED
     if method.startswith("rule:"):
         return HAND
-    return LABELS if method in ("supervised", "label_propagation", "label_spreading") else OTHER
+    labels = ("supervised", "label_propagation", "label_spreading", "semi_supervised")
+    return LABELS if method.partition(":")[0] in labels else OTHER
 
 
 def shown(method):
-    """A method's name as plots and tables show it."""
-    return method.removeprefix("rule:").replace("_", " ")
+    """A method's name as plots and tables show it; of a path the last two parts."""
+    kind, _, argument = method.partition(":")
+    argument = "/".join(argument.rstrip("/").split("/")[-2:])
+    if kind == "rule" and argument:
+        return argument.replace("_", " ")
+    return kind.replace("_", " ") + (f" ({argument})" if argument else "")
 
 
 def label(row):
@@ -162,24 +169,30 @@ def sweep(series, values, axis_label, title):
       values: all values, in order.
       axis_label, title: texts.
     """
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(7.5, 4), layout="constrained")
     axis = figure.subplots()
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    for name, found in series.items():
+    colours = iter(SERIES * (1 + len(series) // len(SERIES)))
+    for number, (name, found) in enumerate(series.items()):
         there = [value for value in values if value in found]
         if not there:
             continue
-        at = there if numbers else [values.index(value) for value in there]
+        # Beside each other where the values are no numbers: lines would mean nothing, and points would cover one another.
+        aside = 0.09 * (number - (len(series) - 1) / 2)
+        at = there if numbers else [values.index(value) + aside for value in there]
         rows = [found[value] for value in there]
+        learned = rows[0]["method"] == "learned"
         axis.errorbar(
             at,
             [row["accuracy_mean"] for row in rows],
             [row["accuracy_sem"] or 0.0 for row in rows],
             marker="o",
+            ms=7 if learned else 5,
             ls="-" if numbers else "none",
             capsize=3,
-            color=LEARNED if rows[0]["method"] == "learned" else None,
+            color=LEARNED if learned else next(colours),
             label=name,
+            zorder=3 if learned else 2,
         )
     if numbers:
         if len(values) > 1 and max(values) > 8 * min(values) > 0:
@@ -187,14 +200,16 @@ def sweep(series, values, axis_label, title):
         axis.set_xticks(list(values), [f"{value:,}" for value in values])
         axis.set_xticks([], minor=True)
     else:
-        axis.set_xticks(
-            range(len(values)), [str(value) for value in values], rotation=20 if len(values) > 4 else 0
-        )
+        words = [
+            {True: "yes", False: "no"}[value] if isinstance(value, bool) else shown(str(value))
+            for value in values
+        ]
+        axis.set_xticks(range(len(values)), words, rotation=20 if len(values) > 4 else 0)
         axis.set_xlim(-0.5, len(values) - 0.5)
     axis.set_xlabel(axis_label)
     axis.set_ylabel("accuracy on test examples")
     axis.set_title(title)
-    axis.legend(fontsize=8, frameon=False)
+    figure.legend(loc="outside right upper", fontsize=9, frameon=False)
     _tidy(axis)
     return figure
 

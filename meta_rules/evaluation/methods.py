@@ -11,6 +11,7 @@ To add a method: a subclass of `Method` with `fit`, decorated with `@register("n
 
 from meta_rules import configuration
 from meta_rules.errors import UserError
+from meta_rules.evaluation.parallel import on_all_cores
 
 REGISTRY = {}
 
@@ -35,11 +36,13 @@ class Method:
       method_name: what it is called in results, with its argument if it has one.
       needs_labels: whether `fit` gets labelled examples; it is then called for every number of shots.
       together: draws that `fit_draws` likes to have at once.
+      apart: whether every draw may be fitted in a process of its own; for methods of one thread whose models are picklable.
     """
 
     method_name = None
     needs_labels = False
     together = 1
+    apart = False
 
     def fit(self, draw, labelled=None):
         """Learns from one draw.
@@ -55,8 +58,8 @@ class Method:
 
     def fit_draws(self, draws, labelled=None):
         """`fit` of several draws: lists in, a list out."""
-        labelled = labelled or [None] * len(draws)
-        return [self.fit(draw, examples) for draw, examples in zip(draws, labelled, strict=True)]
+        calls = zip(draws, labelled or [None] * len(draws), strict=True)
+        return on_all_cores(self.fit, calls) if self.apart else [self.fit(*call) for call in calls]
 
     def unlabelled_used(self, draw):
         """How many unlabelled examples it learns from in a draw: all by default."""

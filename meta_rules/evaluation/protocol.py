@@ -153,8 +153,8 @@ class ProtocolData:
         random = self._random(index, "draw")
         inputs = self._pool.examples.shape[1]
         permutation = random.permutation(inputs) if self.protocol.permute else np.arange(inputs)
-        rows = random.permutation(len(self._pool.labels))
-        rows = np.sort(rows[: self.protocol.unlabelled])
+        # Shuffled: sources may be in the order of their classes, and methods may look at the first examples only.
+        rows = random.permutation(len(self._pool.labels))[: self.protocol.unlabelled]
         validation = _some(self._validation, self.protocol.validation, random)
         return Draw(
             protocol=self.protocol,

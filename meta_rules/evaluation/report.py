@@ -106,9 +106,7 @@ def all_rows(outcomes, evaluation):
 def about(evaluation, seconds):
     """How the figures were made, for the reader: list of pairs of texts."""
     rule = evaluation.rule
-    card = {}
-    if os.path.exists(evaluation.rule_name):
-        card = saved_rules.read_rule(evaluation.rule_name)[0]["card"]
+    card = saved_rules.card_of(evaluation.rule_name)
     rule_text = f"{evaluation.rule_name} ({rule.rule_name}, {json.dumps(rule.rule_config())})"
     facts = [("rule", rule_text if card else f"{rule_text}, as it starts, not meta-trained")]
     facts += [(f"the rule's {key.replace('_', ' ')}", _text(value)) for key, value in card.items()]
@@ -127,7 +125,12 @@ def about(evaluation, seconds):
 
 
 def _text(value):
-    return ", ".join(str(part) for part in value) if isinstance(value, list | tuple) else str(value)
+    """A value of a card or a setting in words."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key.replace('_', ' ')} {_text(part)}" for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return ("; " if any(isinstance(part, dict) for part in value) else ", ").join(map(_text, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _staged(rows):
@@ -253,7 +256,7 @@ def _sweep(number, sweep, rows):
         failed = {(row["method"], row["value"]): row["error"] for row in there if row["error"]}
         names = list(dict.fromkeys(row["method"] for row in there))
         cells = [
-            [str(value)]
+            [{True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)]
             + [
                 _entry(series.get(figures.shown(name), {}).get(value), failed.get((name, value)))
                 for name in names

@@ -21,6 +21,13 @@ BLOCK = 10
 _ARRAY = 200_000
 
 
+def described(rule):
+    """What makes a rule what it is, JSON-ready."""
+    theta = rule.theta()
+    digest = hashlib.sha256(b"".join(np.asarray(theta[name]).tobytes() for name in sorted(theta)))
+    return {"rule": rule.rule_name, "config": rule.rule_config(), "theta": digest.hexdigest()[:16]}
+
+
 def hand_designed():
     """Names of the registered hand-designed rules, sorted."""
     return sorted(name for name, cls in rules.REGISTRY.items() if issubclass(cls, HandDesignedRule))
@@ -64,7 +71,7 @@ class RuleMethod(Method):
         self.rule = saved_rules.resolve(rule) if isinstance(rule, str) else rule
         if self.rule.needs_labels:
             raise UserError(
-                f"Rule {self.rule.rule_name!r} is told labels; this protocol is for rules without."
+                f"Rule {self.rule.rule_name!r} is told labels; it is the method 'semi_supervised:PATH'."
             )
         self.applications = tuple(applications)
         self._trainings = {}
@@ -73,14 +80,7 @@ class RuleMethod(Method):
 
     def description(self):
         """The rule, its meta-parameters and the applications."""
-        theta = self.rule.theta()
-        digest = hashlib.sha256(b"".join(np.asarray(theta[name]).tobytes() for name in sorted(theta)))
-        return {
-            "rule": self.rule.rule_name,
-            "config": self.rule.rule_config(),
-            "theta": digest.hexdigest()[:16],
-            "applications": list(self.applications),
-        }
+        return described(self.rule) | {"applications": list(self.applications)}
 
     def training(self, draw):
         """The `NetworkTraining` for draws like this one; its data are unlabelled examples `[tasks, examples, inputs]`."""

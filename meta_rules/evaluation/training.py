@@ -13,7 +13,8 @@ class NetworkTraining:
     Args:
       rule: an `UpdateRule`.
       layer_sizes, activation: of the base network; see `BaseNetwork`.
-      batch: function of `(data, keys [tasks, 2])` that draws an unlabelled batch `[tasks, batch, inputs]`; it is compiled.
+      batch: function of `(data, keys [tasks, 2])` that draws an unlabelled batch `[tasks, batch, inputs]`; it is compiled. For
+        a rule that says `needs_labels` it gives the `Side` too: `(inputs, side)`.
     """
 
     def __init__(self, rule, layer_sizes, activation, batch):
@@ -50,8 +51,12 @@ class NetworkTraining:
     def _steps(self, theta, keys, data, state, first, steps):
         def step(copies, state, index):
             key = stateless.fold(keys, "step", first + index)
-            batch = tf.cast(self._batch(data, stateless.fold(key, "batch")), self.rule.dtype)
-            return self.rule.update(copies, self.network, state, batch, stateless.fold(key, "rule")), ()
+            drawn = self._batch(data, stateless.fold(key, "batch"))
+            drawn = tf.nest.map_structure(lambda leaf: tf.cast(leaf, self.rule.dtype), drawn)
+            batch, told = (drawn[0], {"side": drawn[1]}) if self.rule.needs_labels else (drawn, {})
+            return self.rule.update(
+                copies, self.network, state, batch, stateless.fold(key, "rule"), **told
+            ), ()
 
         copies = per_task(theta, keys.shape[0])
         return unroll(step, copies, state, steps, differentiable=False)[0]

@@ -99,7 +99,7 @@ class TaskFamily:
             )
         self.origins = []
         self._load(colour)
-        self.layer_sizes = (self.inputs, *self.hidden)
+        self.layer_sizes = (self.seen, *self.hidden)
 
     def _load(self, colour):
         examples, first, count, of_source, at = [], [], [], [], 0
@@ -138,6 +138,11 @@ class TaskFamily:
         self._first, self._count = tf.constant(first, tf.int32), tf.constant(count, tf.int32)
         self._of_source = np.asarray(of_source, np.int32)
 
+    @property
+    def seen(self):
+        """The number of inputs of a network."""
+        return self.inputs
+
     def sample(self, keys):
         """A task for every key `[tasks, 2]`."""
         which = stateless.integers(stateless.fold(keys, "source"), 1, len(self.sources))[:, 0]
@@ -156,12 +161,15 @@ class TaskFamily:
 
     def batch(self, task, keys):
         """An unlabelled batch for every task, classes in equal shares on average: `[tasks, batch, inputs]`."""
-        way = stateless.integers(stateless.fold(keys, "way"), self.batch_size, self.ways)
+        return self._unlabelled(task, keys, self.batch_size)
+
+    def _unlabelled(self, task, keys, number):
+        way = stateless.integers(stateless.fold(keys, "way"), number, self.ways)
         chosen = tf.gather(task.classes, way, batch_dims=1)
         count = tf.gather(self._count, chosen)
         if self.separate_query:
             count = count // 2
-        offset = stateless.integers(stateless.fold(keys, "example"), self.batch_size, count)
+        offset = stateless.integers(stateless.fold(keys, "example"), number, count)
         return self._look_up(tf.gather(self._first, chosen) + offset, task.permutation)
 
     def few_shot(self, task, keys):

@@ -1,9 +1,8 @@
 """Families of point clouds in the plane, of which a few points carry a label; drawn inside the compiled function.
 
 A task is one cloud: its shape, rotation, scale, noise, balance of classes and labelled points are drawn from the task's
-key. A network sees a point through a population of units with overlapping receptive fields, as a sensory area would
-show it: unit k answers `exp(-|p - c_k|^2 / (2 width^2))`, divided by the sum over units (radial basis functions, Broomhead
-and Lowe 1988; the centres are points of the cloud itself, chosen without labels). Or it sees the two coordinates.
+key. A network sees a point through a population of units with overlapping receptive fields, whose centres are points of
+the cloud itself (see `receptive_fields`). Or it sees the two coordinates.
 """
 
 import copy
@@ -15,6 +14,7 @@ import tensorflow as tf
 from meta_rules import stateless
 from meta_rules.configuration import configurable
 from meta_rules.errors import UserError
+from meta_rules.tasks import receptive_fields
 
 
 class PointTask(NamedTuple):
@@ -236,12 +236,7 @@ class PointFamily:
         standard = (points - task.mean) / task.scale
         if not self.units:
             return standard
-        distance = (
-            tf.reduce_sum(tf.square(standard), axis=-1, keepdims=True)
-            - 2.0 * tf.matmul(standard, task.centres, transpose_b=True)
-            + tf.reduce_sum(tf.square(task.centres), axis=-1)[:, None]
-        )
-        return self.units * tf.nn.softmax(-0.5 * distance / self.width**2, axis=-1)
+        return receptive_fields.answers(standard, task.centres, self.width)
 
     def labelled_batch(self, task, keys):
         """A batch for every task: inputs `[tasks, batch, inputs]`, one-hot labels `[tasks, batch, classes]`, and which of

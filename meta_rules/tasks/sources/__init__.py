@@ -1,6 +1,7 @@
 """Where tasks' data come from: one registry, one `load`, one small file a kind of source."""
 
 from meta_rules.tasks.sources import (  # noqa: F401  (imported for their registration)
+    docstrings,
     files,
     glyphs,
     mnist_sample,
