@@ -1,6 +1,7 @@
 """Puts the rule of a finished run into the package: measures it, writes its card and its versioned files.
 
 python tools/ship_rule.py runs/broad default --source=mnist --source=fashion_mnist
+python tools/ship_rule.py runs/broad default --report=runs/report     # with the scores of a report of meta_rules.evaluate
 """
 
 import argparse
@@ -11,6 +12,16 @@ import shutil
 from meta_rules.console import quiet_import
 from meta_rules.errors import UserError, exits_cleanly
 
+#: How a rule is judged here, and in a report.
+JUDGED = (
+    "Test split, pixels permuted, 14x14, network 196-128-32, 10 labels a class, ridge probe with its penalty chosen on the "
+    "labelled examples; 0 applications is the untrained network. "
+)
+REPORTED = (
+    "The protocol of meta_rules.evaluate: 5,000 unlabelled examples of the training split, pixels permuted, at most 14x14, "
+    "network of 128 and 32 units, 10 labels a class, ridge probe with its penalty chosen on validation examples, accuracy on "
+    "the test split."
+)
 #: Applications after which a rule is judged.
 STEPS = (0, 50, 500, 3000)
 
@@ -29,6 +40,29 @@ def score(rule, source, draws, steps):
     return [row | {"dataset": shown} for row in rows], family.origins
 
 
+def reported(directory, method):
+    """Rows of a report with 10 labels a class and the ridge probe: those of the method, called learned, and of features.
+
+    Raises:
+      UserError: the directory holds no report, or none of this method.
+    """
+    try:
+        with open(os.path.join(directory, "results.json"), encoding="utf-8") as file:
+            rows = json.load(file)
+    except OSError as error:
+        raise UserError(f"{directory} holds no results.json: give the directory of an evaluation.") from error
+    rows = [row for row in rows if row["shots"] == 10 and row["probe"] == "ridge" and not row.get("error")]
+    rows = [row for row in rows if row["method"] in (method, "untrained", "raw", "pca", "kmeans")]
+    if method not in {row["method"] for row in rows}:
+        raise UserError(
+            f"{directory} has no rows of the method {method!r}; --reported_as says which is this rule."
+        )
+    learned = {"method": "learned"}
+    rows = [row | learned if row["method"] == method else row for row in rows]
+    shown = {row["dataset"]: os.path.basename(row["dataset"]).removesuffix(".npz") for row in rows}
+    return [row | {"dataset": shown[row["dataset"]]} for row in rows]
+
+
 def limits(rows):
     """What the scores themselves say against the rule, in sentences."""
     found = []
@@ -39,6 +73,10 @@ def limits(rows):
         raw = next(row["accuracy_mean"] for row in mine if row["method"] == "raw")
         if best < raw + 0.02:
             found.append(f"{dataset}: its best, {best:.3f}, is not clearly above raw inputs, {raw:.3f}.")
+        for rival in ("pca", "kmeans"):
+            theirs = [row["accuracy_mean"] for row in mine if row["method"] == rival]
+            if theirs and best < theirs[0]:
+                found.append(f"{dataset}: its best, {best:.3f}, is below {rival}, {theirs[0]:.3f}.")
         if best - last["accuracy_mean"] > 0.01:
             found.append(
                 f"{dataset}: it loses {best - last['accuracy_mean']:.3f} of its best by {last['inner_steps']} applications."
@@ -80,6 +118,12 @@ def main(arguments=None):
     parser.add_argument(
         "--as_judged", action="store_true", help="take the scores of the run's results.json, measure nothing"
     )
+    parser.add_argument(
+        "--report", help="take the scores of this directory of meta_rules.evaluate, measure nothing"
+    )
+    parser.add_argument(
+        "--reported_as", default="learned", help="method of the report that is this rule, for --report"
+    )
     parser.add_argument("--draws", type=int, default=20, help="tasks in the judgement")
     parser.add_argument(
         "--steps", type=int, nargs="+", default=STEPS, help="applications, increasing, 0 first"
@@ -111,14 +155,16 @@ def main(arguments=None):
     folder = os.path.join(pretrained.root(), f"{options.name}-{version}")
     pretrained.check_folder(os.path.basename(folder))
 
-    rows, origins = [], []
-    if options.as_judged:
+    rows, origins, setting = [], [], JUDGED
+    if options.report:
+        rows, setting = reported(options.report, options.reported_as), REPORTED
+    elif options.as_judged:
         try:
             with open(os.path.join(options.run_dir, "results.json"), encoding="utf-8") as file:
                 rows = json.load(file)
         except OSError as error:
             raise UserError(f"{options.run_dir} holds no results.json: the run is not judged yet.") from error
-    for source in [] if options.as_judged else options.source or ["mnist"]:
+    for source in [] if rows else options.source or ["mnist"]:
         found, origin = score(rule, source, options.draws, tuple(options.steps))
         rows, origins = rows + found, origins + origin
     steps = run_card["meta_steps"]
@@ -136,8 +182,7 @@ def main(arguments=None):
         "trained_on": run_card["trained_on"],
         **{name: run_card[name] for name in ("horizon", "arrangement") if name in run_card},
         "never_seen": options.never_seen,
-        "setting": "Test split, pixels permuted, 14x14, network 196-128-32, 10 labels a class, ridge probe with its penalty "
-        "chosen on the labelled examples; 0 applications is the untrained network. " + "; ".join(
+        "setting": setting + "; ".join(
             origin.split(":", 1)[-1].strip() for origin in origins if "/" not in origin
         ),
         "scores": rows,
