@@ -10,6 +10,7 @@ from tensorflow.python.framework import kernels
 
 from meta_rules import estimators
 from meta_rules.meta_trainer import MetaTrainer
+from meta_rules.tasks.points import PointFamily
 
 #: What XLA compiles that is not computed on the device: its kernels drop an assertion, or call the host.
 HOST = {"Assert", "XlaHostCompute", "_XlaHostComputeMlir", "XlaSendToHost", "XlaRecvFromHost"}
@@ -128,7 +129,10 @@ def whole_step(trainer):
 
 
 def assert_ready(rule, estimator):
-    step, given = whole_step(MetaTrainer(rule, small_family(hidden=(4,)), estimator, tasks=4))
+    family = small_family(hidden=(4,))
+    if rule.needs_labels:
+        family = PointFamily(points=16, units=8, batch_size=8, hidden=(2,), horizon=(3, 6), windows=(4,))
+    step, given = whole_step(MetaTrainer(rule, family, estimator, tasks=4))
     concrete = step.get_concrete_function(*given)
     assert len(operations(concrete.graph)) > 500
     assert not refused(concrete.graph)
@@ -156,3 +160,8 @@ def test_the_whole_meta_step_of_every_rule(name):
     if not rule.theta():
         pytest.skip("a rule without meta-parameters has no meta-step")
     assert_ready(rule, estimators.TruncatedBPTT())
+
+
+@pytest.mark.parametrize("name", ["default", pytest.param("genome", marks=pytest.mark.slow)])
+def test_a_second_view_of_the_batch(name):
+    assert_ready(contract_cases.make(name, dtype="float32", corruption=0.3), estimators.TruncatedBPTT())
