@@ -59,8 +59,18 @@ def reported(directory, method):
         )
     learned = {"method": "learned"}
     rows = [row | learned if row["method"] == method else row for row in rows]
-    shown = {row["dataset"]: os.path.basename(row["dataset"]).removesuffix(".npz") for row in rows}
+    shown = {
+        row["dataset"]: os.path.basename(row["dataset"].split(":")[-1]).removesuffix(".npz") for row in rows
+    }
     return [row | {"dataset": shown[row["dataset"]]} for row in rows]
+
+
+def chosen_by(run_card):
+    """How a run chose its rule, in words."""
+    if "validation_accuracy" not in run_card:
+        return "last of the run"
+    accuracy, steps = run_card["validation_accuracy"], run_card["meta_steps"]
+    return f"best of a run of {steps} meta-steps on tasks of meta-validation, accuracy {accuracy:.3f}"
 
 
 def limits(rows):
@@ -89,7 +99,12 @@ def card_text(card):
     lines = [f"# {card['name']}, version {card['version']}", "", card["about"], ""]
     for key in ("rule", "parameters", "meta_steps", "task_steps", "hours", "chosen_by", "licence", "package"):
         lines.append(f"- {key.replace('_', ' ')}: {card[key]}")
-    lines += ["", "## Meta-trained on", "", *(f"- {origin}" for origin in card["trained_on"])]
+    lines += [
+        "",
+        "## Meta-trained on",
+        "",
+        *(f"- {origin}" for origin in card["trained_on"] or ["nothing: set by hand"]),
+    ]
     lines += ["", f"Never seen: {card['never_seen']}. The whole configuration is in config.gin."]
     lines += ["", "## Scores", "", card["setting"], ""]
     lines += [
@@ -131,6 +146,9 @@ def main(arguments=None):
     parser.add_argument("--tasks", type=int, default=8, help="tasks a meta-step of the run")
     parser.add_argument("--window", type=float, default=20, help="mean applications a meta-step of the run")
     parser.add_argument("--hours", type=float, help="of meta-training; by the files' times if left out")
+    parser.add_argument(
+        "--chosen_by", help="how this rule was chosen, for the card; the run's own way if left out"
+    )
     parser.add_argument("--about", default="", help="a sentence for the card")
     parser.add_argument("--limit", action="append", default=[], help="a sentence for the card; repeatable")
     parser.add_argument("--never_seen", default="handwritten digits, clothing", help="for the card")
@@ -177,8 +195,7 @@ def main(arguments=None):
         "meta_steps": run_card.get("meta_step_of_best", steps),
         "task_steps": round(run_card.get("meta_step_of_best", steps) * options.tasks * options.window),
         "hours": round(hours, 2),
-        "chosen_by": f"best of a run of {steps} meta-steps on tasks of meta-validation, accuracy "
-        f"{run_card['validation_accuracy']:.3f}" if "validation_accuracy" in run_card else "last of the run",
+        "chosen_by": options.chosen_by or chosen_by(run_card),
         "trained_on": run_card["trained_on"],
         **{name: run_card[name] for name in ("horizon", "arrangement") if name in run_card},
         "never_seen": options.never_seen,
