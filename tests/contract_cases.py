@@ -1,6 +1,7 @@
 """Every registered rule at a size that compiles in a moment, and the compiled functions that the contract tests share.
 
-A new rule needs a line in `SMALL`; a test says so when it is missing.
+A new rule needs a line in `SMALL`; a test says so when it is missing. What makes another program of a rule than its
+defaults is a line in `VARIANTS`.
 """
 
 import functools
@@ -34,19 +35,27 @@ SMALL = {
     "sanger": {},
     "semi_supervised": {"hidden": 4, "error_channels": 2},
 }
+#: Registered name and arguments of a variant, by the name that the contract tests give it.
+VARIANTS = {"genome_views": ("genome", {"corruption": 0.3, "patches": 0.5, "deformation": 1.0})}
 SIZES, TASKS, BATCH, STEPS = (6, 5, 4), 4, 7, 3
-RULES = sorted(rules.REGISTRY)
+RULES = sorted(rules.REGISTRY) + sorted(VARIANTS)
+
+
+def kind(name):
+    """Class of a rule or variant."""
+    return rules.REGISTRY[VARIANTS.get(name, (name, {}))[0]]
 
 
 def has_error_signal(name):
     """Whether a rule takes a feedback scheme."""
-    return "feedback" in inspect.signature(rules.REGISTRY[name].__init__).parameters
+    return "feedback" in inspect.signature(kind(name).__init__).parameters
 
 
 @functools.cache
 def make(name, dtype="float64", **config):
-    """A small rule of the registered name whose meta-parameters are not at their initial values."""
-    rule = rules.make(name, dtype=dtype, **SMALL.get(name, {}), **config)
+    """A small rule of that name whose meta-parameters are not at their initial values."""
+    registered, variant = VARIANTS.get(name, (name, {}))
+    rule = rules.make(registered, dtype=dtype, **SMALL.get(registered, {}), **variant, **config)
     random = np.random.default_rng(7)
     rule.assign({key: value + 0.1 * random.normal(size=value.shape) for key, value in rule.theta().items()})
     return rule

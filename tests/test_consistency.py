@@ -9,7 +9,8 @@ from meta_rules import feedback, rules, stateless
 from meta_rules.errors import UserError
 from meta_rules.inner_loop import unroll
 from meta_rules.rules.base import per_task
-from meta_rules.rules.consistency import consistency_errors, second_view, through_batch_norm
+from meta_rules.rules.consistency import consistency_errors, through_batch_norm
+from meta_rules.rules.views import Damage, second_view
 
 SHARPNESS, CERTAINTY, BALANCE = 1.7, 0.2, 0.6
 KEYS = stateless.split(stateless.key(3), 2)
@@ -56,17 +57,6 @@ def test_errors_pass_through_batch_normalisation_as_its_gradient_does():
     np.testing.assert_allclose(through_batch_norm(errors, normalise(currents)), expected, atol=1e-12)
 
 
-def test_a_second_view_takes_its_share_from_other_examples_entry_by_entry():
-    # Entry (task, example, input) is known by its value.
-    inputs = tf.reshape(tf.range(2 * 50 * 40, dtype=tf.float32), [2, 50, 40])
-    view = second_view(inputs, 0.3, KEYS).numpy()
-    np.testing.assert_array_equal(view % 40, inputs.numpy() % 40)
-    np.testing.assert_array_equal(view // 2000, inputs.numpy() // 2000)
-    assert np.mean(view != inputs) == pytest.approx(0.3 * 49 / 50, abs=0.03)
-    assert not np.array_equal(view[0], view[1] - 2000), "two tasks share their random numbers"
-    np.testing.assert_array_equal(view, second_view(inputs, 0.3, KEYS))
-
-
 def test_the_change_of_one_layer_follows_the_gradient_with_respect_to_its_weights():
     rule = rules.make("default", planes=("consistency",), corruption=0.4, hidden=4, dtype="float64")
     weights = {"sharpness": SHARPNESS, "certainty": CERTAINTY, "balance": BALANCE}
@@ -77,7 +67,7 @@ def test_the_change_of_one_layer_follows_the_gradient_with_respect_to_its_weight
     state = rule.initial_state((6, 4), KEYS)
     inputs = tf.constant(np.random.default_rng(2).normal(size=(2, 30, 6)))
     after = rule(state, inputs, network=network, keys=KEYS)
-    damaged = second_view(inputs, 0.4, KEYS)
+    damaged = second_view(inputs, Damage(0.4), KEYS)
     for task in range(2):
         kernel = state.kernels[0]
         with tf.GradientTape() as tape:

@@ -106,7 +106,7 @@ def test_compiled_equals_eager_and_does_not_retrace(name):
     assert run.experimental_get_tracing_count() == 1
 
 
-@pytest.mark.parametrize("name", [name for name in RULES if rules.REGISTRY[name].permutation_equivariant])
+@pytest.mark.parametrize("name", [name for name in RULES if cases.make(name).permutation_equivariant])
 def test_permuting_the_inputs_permutes_the_rows_of_the_first_kernel_alone(name):
     rule, run = cases.make(name), cases.compiled(cases.learn, name)
     state, data = cases.initial(rule), cases.batches()
@@ -146,7 +146,7 @@ def cut_off(state):
     )
 
 
-@pytest.mark.parametrize("name", [name for name in RULES if rules.REGISTRY[name].neuron_local])
+@pytest.mark.parametrize("name", [name for name in RULES if cases.kind(name).neuron_local])
 def test_a_local_rule_ignores_what_its_units_cannot_see(name):
     rule = cases.make(name)
     net, state, inputs = cases.network(name), cases.initial(rule), cases.batches()[0]
@@ -189,9 +189,9 @@ def test_a_local_rule_ignores_what_its_units_cannot_see(name):
 
 @every_rule
 def test_a_rule_s_docstring_says_whether_it_is_local(name):
-    text = " ".join(inspect.getdoc(rules.REGISTRY[name]).lower().split())
+    text = " ".join(inspect.getdoc(cases.kind(name)).lower().split())
     assert "neuron-local" in text
-    assert ("not neuron-local" in text) == (not rules.REGISTRY[name].neuron_local)
+    assert ("not neuron-local" in text) == (not cases.kind(name).neuron_local)
 
 
 def test_some_rules_claim_locality_and_equivariance():

@@ -154,14 +154,9 @@ def test_the_whole_meta_step_of_every_estimator(name):
     assert_ready(SmallRule(), estimators.REGISTRY[name]())
 
 
-@pytest.mark.parametrize("name", few_by_default(contract_cases.RULES, ("default",)))
+@pytest.mark.parametrize("name", few_by_default(contract_cases.RULES, ("default", "genome_views")))
 def test_the_whole_meta_step_of_every_rule(name):
     rule = contract_cases.make(name, dtype="float32")
     if not rule.theta():
         pytest.skip("a rule without meta-parameters has no meta-step")
     assert_ready(rule, estimators.TruncatedBPTT())
-
-
-@pytest.mark.parametrize("name", ["default", pytest.param("genome", marks=pytest.mark.slow)])
-def test_a_second_view_of_the_batch(name):
-    assert_ready(contract_cases.make(name, dtype="float32", corruption=0.3), estimators.TruncatedBPTT())

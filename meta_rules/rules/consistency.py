@@ -1,23 +1,21 @@
 """What a layer's units ought to say: the same of an example seen twice, something certain, and something different of others.
 
-A second view of the batch has a share of its inputs replaced by those of other examples. Read the layer's activity as a
-guess of one of `units` classes, `p = softmax(sharpness * z)`; then the three wishes are the objective
+The second view of an example is a damaged copy, see `views.py`. Read the layer's activity as a guess of one of `units`
+classes, `p = softmax(sharpness * z)`; then the three wishes are the objective
 
     mean_batch [ p . log p' ]  -  certainty * mean_batch H(p)  +  balance * H(mean_batch p)          p' of the second view
 
 whose gradient with respect to z and z' are the errors below. Nothing in it needs a label or knows what an input is.
 
 Source: information maximisation (Krause, Perona and Gomes, NeurIPS 2010) with self-augmentation (Hu et al., "Learning
-discrete representations via information maximizing self-augmented training", ICML 2017), here with corrupted inputs
-(Bahri et al., "SCARF", ICLR 2022) instead of adversarial ones, and p taken as a constant in the first term.
+discrete representations via information maximizing self-augmented training", ICML 2017), here with views that need no
+knowledge of the inputs, and p taken as a constant in the first term.
 """
 
 import math
 
 import tensorflow as tf
 
-from meta_rules import stateless
-from meta_rules.errors import UserError
 from meta_rules.rules.base import Parameter
 from meta_rules.rules.local import mean_product
 
@@ -28,39 +26,6 @@ WEIGHTS = {"sharpness": 2.0, "certainty": 0.1, "balance": 0.4}
 def parameters():
     """The meta-parameters of the objective, for a rule's own `parameters`."""
     return {f"consistency/{name}": Parameter((), value=math.log(value)) for name, value in WEIGHTS.items()}
-
-
-def check_corruption(share):
-    """The share as it is.
-
-    Raises:
-      UserError: it is outside [0, 1).
-    """
-    if not 0.0 <= share < 1.0:
-        raise UserError(f"corruption must be in [0, 1), got {share}.")
-    return share
-
-
-def second_view(inputs, share, keys):
-    """The batch with a share of its entries replaced by the same entry of an example drawn at random.
-
-    Args:
-      inputs: `[tasks, batch, in]`.
-      share: chance of an entry to be replaced, in (0, 1).
-      keys: `[tasks, 2]`.
-    """
-    tasks, batch, width = tf.unstack(tf.shape(inputs))
-    words = stateless.bits(stateless.fold(keys, "second view"), batch * width)
-    words = tf.reshape(words, [tasks, width, batch])
-    # One random word an entry: its lower half decides whether, its upper half by whom.
-    replaced = tf.bitwise.bitwise_and(words, tf.constant(0xFFFF, tf.uint32))
-    replaced = tf.cast(replaced, tf.int32) < int(share * 0x10000)
-    donor = tf.cast(tf.bitwise.right_shift(words, tf.constant(16, tf.uint32)), tf.int32) % batch
-    columns = tf.transpose(inputs, [0, 2, 1])
-    given = tf.gather(columns, donor, batch_dims=2)
-    view = tf.transpose(tf.where(replaced, given, columns), [0, 2, 1])
-    view.set_shape(inputs.shape)
-    return view
 
 
 def consistency_errors(pre, view, sharpness, certainty, balance):

@@ -20,7 +20,7 @@ import tensorflow as tf
 from meta_rules.configuration import configurable
 from meta_rules.errors import UserError
 from meta_rules.networks import ACTIVATIONS, NetworkState
-from meta_rules.rules import consistency
+from meta_rules.rules import consistency, views
 from meta_rules.rules.base import Parameter, UpdateRule, fan_in, register, unit_columns
 from meta_rules.rules.channels import batch_norm, channel_means, channel_norm, mix, outer, row_means
 from meta_rules.rules.local import competition, mean_product, mean_square, winners
@@ -51,7 +51,8 @@ class DefaultRule(UpdateRule):
       factors: K, pairs of factors in the learned plane.
       planes: names of the planes to mix, of `PLANES`, `VIEW_PLANES` and `LENGTH_PLANES`; the parameter `planes`
         holds their coefficients.
-      corruption: share of the inputs that a second view of the batch takes from other examples; 0 for no second view.
+      corruption, patches, deformation: how a second view of the batch differs from the first, see `views.Damage`; no
+        corruption, no second view.
       normalise: scale planes, changes and columns of W to unit rms. False leaves all three as they are, and
         the fixed planes then read what a plain network has: the layer's input x, and `y = activation(x W)`
         without batch normalisation. With the learned coefficients set by hand that is Hebb's rule (hebb 1),
@@ -60,7 +61,7 @@ class DefaultRule(UpdateRule):
 
     Raises:
       UserError: planes that are unknown, none, repeated, along W while its columns are normalised, or that compare
-        two views where there is one; a corruption outside [0, 1).
+        two views where there is one; damage that there cannot be.
     """
 
     neuron_local = False
@@ -73,6 +74,8 @@ class DefaultRule(UpdateRule):
         planes: tuple = PLANES,
         normalise: bool = True,
         corruption: float = 0.0,
+        patches: float = 0.0,
+        deformation: float = 0.0,
         feedback: str = "learned",
         seed: int = 0,
         **kwargs,
@@ -83,8 +86,10 @@ class DefaultRule(UpdateRule):
         self.factors = factors
         self.planes = tuple(planes)
         self.normalise = normalise
-        self.corruption = consistency.check_corruption(corruption)
-        if set(self.planes) & set(VIEW_PLANES) and not corruption:
+        self.damage = views.Damage(corruption, patches, deformation).checked()
+        # What is damaged is drawn input by input, so with other inputs at the same place it is the same in distribution only.
+        self.permutation_equivariant = not self.damage
+        if set(self.planes) & set(VIEW_PLANES) and not self.damage:
             raise UserError(
                 "DefaultRule: the plane consistency compares two views; give corruption, for example 0.3."
             )
@@ -104,14 +109,14 @@ class DefaultRule(UpdateRule):
             "factors": self.factors,
             "planes": list(self.planes),
             "normalise": self.normalise,
-            "corruption": self.corruption,
+            **self.damage._asdict(),
             **super().rule_config(),
         }
 
     def parameters(self):
         """Meta-parameters: about 4,000 numbers at the default sizes."""
         hidden, errors, factors = self.hidden, self.error_channels, self.factors
-        heard = VIEW_INPUTS if self.corruption else 0
+        heard = VIEW_INPUTS if self.damage else 0
         parameters = {
             "top_error/in": fan_in(TOP_INPUTS + heard, hidden),
             "top_error/out": fan_in(hidden, errors),
@@ -134,7 +139,7 @@ class DefaultRule(UpdateRule):
             del parameters["readout/error"]
         if "learned" not in self.planes:
             del parameters["readout/sender"], parameters["readout/receiver"]
-        if self.corruption:
+        if self.damage:
             parameters |= consistency.parameters()
         return parameters
 
@@ -148,8 +153,8 @@ class DefaultRule(UpdateRule):
         """One application; see `UpdateRule.update`."""
         activities = network.activities(state, inputs)
         view = wishes = None
-        if self.corruption:
-            view = network.activities(state, consistency.second_view(inputs, self.corruption, keys))
+        if self.damage:
+            view = network.activities(state, views.second_view(inputs, self.damage, keys))
             wishes = consistency.sweep_down(theta, self.scheme, state, activities, view)
         hidden, readouts = self._sweep_down(theta, state, activities, view, wishes)
         scaled = unit_columns if self.normalise else tf.identity

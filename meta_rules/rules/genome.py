@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from meta_rules.configuration import configurable
 from meta_rules.networks import NetworkState
-from meta_rules.rules import consistency
+from meta_rules.rules import consistency, views
 from meta_rules.rules.base import Parameter, UpdateRule, register, unit_columns
 from meta_rules.rules.channels import channel_norm
 from meta_rules.rules.local import batch_norm, competition, mean_product, mean_square, winners
@@ -76,26 +76,36 @@ class GenomeRule(UpdateRule):
     to rest. Not neuron-local: competition, decorrelation and Sanger's plane look at the whole layer.
 
     Args:
-      corruption: share of the inputs that a second view of the batch takes from other examples (see `consistency.py`);
-        0 for no second view.
+      corruption, patches, deformation: how a second view of the batch differs from the first, see `views.Damage`; no
+        corruption, no second view.
       feedback, seed: see `UpdateRule`; nothing in the initial meta-parameters is random.
 
     Raises:
-      UserError: a corruption outside [0, 1).
+      UserError: damage that there cannot be.
     """
 
     neuron_local = False
 
-    def __init__(self, corruption: float = 0.0, feedback: str = "learned", seed: int = 0, **kwargs):
+    def __init__(
+        self,
+        corruption: float = 0.0,
+        patches: float = 0.0,
+        deformation: float = 0.0,
+        feedback: str = "learned",
+        seed: int = 0,
+        **kwargs,
+    ):
         super().__init__(feedback=feedback, seed=seed, **kwargs)
-        self.corruption = consistency.check_corruption(corruption)
+        self.damage = views.Damage(corruption, patches, deformation).checked()
+        # What is damaged is drawn input by input, so with other inputs at the same place it is the same in distribution only.
+        self.permutation_equivariant = not self.damage
         # With a second view the plane that compares the two learns by itself, so the search starts from it alone.
-        self.plane_names = dict.fromkeys(PLANES, 0.0) | VIEW_PLANES if corruption else PLANES
+        self.plane_names = dict.fromkeys(PLANES, 0.0) | VIEW_PLANES if self.damage else PLANES
         self.build_parameters()
 
     def rule_config(self):
         """The constructor's arguments."""
-        return {"corruption": self.corruption, **super().rule_config()}
+        return {**self.damage._asdict(), **super().rule_config()}
 
     def _tables(self):
         """Names and initial values of the coefficients in each parameter that is a vector of them."""
@@ -124,7 +134,7 @@ class GenomeRule(UpdateRule):
             "homeostasis": Parameter((), value=3.0),
             "threshold_step": Parameter((), value=-2.0),
             "bias_step": Parameter((), value=-4.0),
-            **(consistency.parameters() if self.corruption else {}),
+            **(consistency.parameters() if self.damage else {}),
         }
 
     def coefficients(self, theta=None):
@@ -168,8 +178,8 @@ class GenomeRule(UpdateRule):
         activities = network.activities(state, inputs)
         top = len(state.kernels)
         errors = self._errors(theta, state, activities)
-        if self.corruption:
-            view = network.activities(state, consistency.second_view(inputs, self.corruption, keys))
+        if self.damage:
+            view = network.activities(state, views.second_view(inputs, self.damage, keys))
             wishes = consistency.sweep_down(theta, self.scheme, state, activities, view)
         rate = tf.sigmoid(theta["threshold_step"])[:, None, None]
         thresholds = tuple(
@@ -181,7 +191,7 @@ class GenomeRule(UpdateRule):
             kernel = state.kernels[layer - 1]
             coefficients = theta["planes"] + theta["planes_top"] if layer == top else theta["planes"]
             planes = self._planes(kernel, activities, errors, thresholds[layer - 1], layer)
-            if self.corruption:
+            if self.damage:
                 planes["consistency"] = consistency.consistency_plane(wishes[layer], activities, view, layer)
             step = self._step_size(theta, state.memory.clock, layer == top)
             change = step * _mixture(coefficients, self.plane_names, planes)
