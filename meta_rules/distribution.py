@@ -41,9 +41,8 @@ class Distribution:
         """
         name = self._name
         if name == "auto":
-            gpus = tf.config.list_physical_devices("GPU")
-            tpus = tf.config.list_physical_devices("TPU")
-            name = "tpu" if tpus else "mirrored" if len(gpus) > 1 else "default"
+            kinds = [device.device_type for device in accelerators()]
+            name = "tpu" if "TPU" in kinds else "mirrored" if len(kinds) > 1 else "default"
         makers = {
             "default": tf.distribute.get_strategy,
             "mirrored": self._mirrored,
@@ -80,6 +79,11 @@ class Distribution:
                 f"No TPU {self._tpu!r} here ({str(error).splitlines()[0]}); use --strategy=default."
             ) from error
         return tf.distribute.TPUStrategy(resolver)
+
+
+def accelerators():
+    """The GPUs and TPUs of this process."""
+    return [device for kind in ("GPU", "TPU") for device in tf.config.list_physical_devices(kind)]
 
 
 def strategy(name="auto", tpu="local", cpu_devices=None):

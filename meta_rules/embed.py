@@ -4,6 +4,7 @@ import argparse
 import io
 import os
 
+from meta_rules.compiler import compile_quickly
 from meta_rules.console import quiet_import
 from meta_rules.errors import UserError, exits_cleanly
 
@@ -73,6 +74,7 @@ def main(arguments=None):
     if options.keras:
         output_file(options.keras, ".keras")
     # Imported here, so that --help answers at once.
+    compile_quickly()
     with quiet_import():
         import numpy as np
 

@@ -2,6 +2,7 @@
 
 from absl import app, flags, logging
 
+from meta_rules.compiler import compile_quickly
 from meta_rules.console import quiet_import
 from meta_rules.errors import UserError, exits_cleanly
 from meta_rules.gin_flags import GIN_FILE, GIN_PARAM
@@ -26,6 +27,7 @@ def main(argv):
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     # Imported here, so that --help answers at once.
+    compile_quickly()
     with quiet_import():
         from meta_rules import configuration, rules  # noqa: F401
         from meta_rules.evaluation import sweeps  # noqa: F401

@@ -13,6 +13,7 @@ from meta_rules import distribution, saved_rules, stateless
 from meta_rules.configuration import configurable
 from meta_rules.errors import UserError
 from meta_rules.estimators.black_box import flatten, unflatten
+from meta_rules.estimators.groups import estimate_in_groups, suitable_size
 from meta_rules.semi_supervised_learning import problem_of
 
 #: Meta-steps in a row with no finite task after which a run gives up.
@@ -33,6 +34,8 @@ class MetaTrainer:
       tasks: slots a pool, over all replicas: a run is the same on any number of them.
       tasks_per_replica: slots a pool and replica, instead of `tasks`: more replicas then average over more tasks. Such a run
         goes on only on the same number of them.
+      tasks_at_once: slots that a replica works on at a time; a run is the same but for rounding. By default all on an
+        accelerator, and on a processor as many as its caches hold, see `estimators/groups.py`.
       learning_rate: of Adam at the start; it falls to 1/100 over the run along a cosine.
       clip_norm: bound on the global norm of the meta-gradient.
       averaging: decay of the running average of theta, which is what is saved and judged.
@@ -55,6 +58,7 @@ class MetaTrainer:
         meta_steps: int = 1000,
         tasks: int = 8,
         tasks_per_replica: int | None = None,
+        tasks_at_once: int | None = None,
         learning_rate: float = 3e-3,
         clip_norm: float = 1.0,
         averaging: float = 0.98,
@@ -81,6 +85,11 @@ class MetaTrainer:
         if steps_per_call < 1 or meta_steps % steps_per_call:
             raise UserError(
                 f"MetaTrainer.meta_steps is {meta_steps}, which does not divide by steps_per_call {steps_per_call}."
+            )
+        self._share, self._at_once = tasks // self.strategy.num_replicas_in_sync, tasks_at_once
+        if tasks_at_once is not None and (tasks_at_once < 1 or self._share % tasks_at_once):
+            raise UserError(
+                f"MetaTrainer.tasks_at_once is {tasks_at_once}, by which the {self._share} tasks of a replica do not divide."
             )
         estimator.check(tasks)
         if start_from is not None:
@@ -153,12 +162,20 @@ class MetaTrainer:
         ]
         return float(np.average(steps, weights=weights))
 
+    def tasks_at_once(self, index):
+        """Slots of a family's pool that a replica works on at a time."""
+        if self._at_once is not None or distribution.accelerators():
+            return self._at_once or self._share
+        return suitable_size(self.problems[index], self._share, self.estimator.arms)
+
     def _estimate(self, index, length):
         """The compiled estimator, `(theta, pool) -> Estimate`, inside the step of its kind."""
         if (index, length) not in self._estimates:
             problem = self.problems[index]
             compiled = tf.function(
-                lambda theta, pool: self.estimator.estimate(problem, theta, pool, length),
+                lambda theta, pool: estimate_in_groups(
+                    self.estimator, problem, theta, pool, length, self.tasks_at_once(index)
+                ),
                 jit_compile=True,
                 autograph=False,
             )

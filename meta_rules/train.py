@@ -5,6 +5,7 @@ import os
 from absl import app, flags, logging
 
 from meta_rules import compile_cache
+from meta_rules.compiler import compile_quickly
 from meta_rules.console import quiet_import
 from meta_rules.errors import UserError, exits_cleanly
 from meta_rules.gin_flags import GIN_FILE, GIN_PARAM
@@ -39,6 +40,7 @@ def main(argv):
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     # Before TensorFlow, which reads its flags once.
+    compile_quickly()
     programs = compile_cache.enable() if _CACHE.value else None
     # Imported here, so that --help answers at once; rules and estimators so that gin knows them.
     with quiet_import():

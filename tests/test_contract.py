@@ -20,6 +20,7 @@ from small_problems import SmallRule, small_family
 
 from meta_rules import estimators, feedback, rules, saved_rules
 from meta_rules.estimators import Estimator
+from meta_rules.estimators.groups import estimate_in_groups
 from meta_rules.rules import UpdateRule
 from meta_rules.saved_model import LearnedFeatures
 from meta_rules.trajectories import RuleLearning
@@ -411,6 +412,19 @@ def test_an_estimate_is_complete_repeatable_and_compiled_once(name):
     following = run(theta, found.pool, NOBODY)
     assert np.any(following.metrics["loss"] != found.metrics["loss"])
     assert run.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_an_estimate_in_groups_is_that_of_all_slots_at_once(name):
+    estimator, theta, pool, run = estimation(name)
+    problem = RuleLearning(SmallRule(), small_family())
+    length = estimator.length(problem, WINDOW)
+    for size in (1, 2):
+        grouped = tf.function(
+            lambda theta, pool, size=size: estimate_in_groups(estimator, problem, theta, pool, length, size),
+            autograph=False,
+        )
+        assert_nests_close(grouped(theta, pool), run(theta, pool, NOBODY), rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)

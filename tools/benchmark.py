@@ -127,6 +127,7 @@ def measure_case(case, began, repeats):
     import tensorflow as tf
     from hlo_cost import count
 
+    from meta_rules.estimators.groups import map_groups, ungroup
     from meta_rules.inner_loop import unroll
     from meta_rules.rules.base import per_task
 
@@ -140,12 +141,16 @@ def measure_case(case, began, repeats):
     length = trainer.estimator.length(problem, window)
     trajectory = trainer.estimator.trajectory(trainer.pools[0])
     tasks = trajectory.age.shape[0]
+    size = trainer.tasks_at_once(0)
 
     def inner(theta, trajectory):
         def step(copies, now, index):
             return problem.advance(copies, now), ()
 
-        return unroll(step, per_task(theta, tasks), trajectory, length, differentiable=False)[0]
+        def group(part):
+            return unroll(step, per_task(theta, size), part, length, differentiable=False)[0]
+
+        return ungroup(map_groups(group, trajectory, size))
 
     compiled = tf.function(inner, jit_compile=True, autograph=False)
     forward = median_time(lambda: compiled(theta, trajectory).state.kernels[0].numpy(), repeats)
@@ -346,8 +351,10 @@ def main():
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
+        from meta_rules.compiler import compile_quickly
         from meta_rules.console import quiet_import
 
+        compile_quickly()
         with quiet_import():
             found = measure(json.loads(arguments.child))
         print(json.dumps(found))

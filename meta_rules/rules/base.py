@@ -102,6 +102,9 @@ class UpdateRule(keras.layers.Layer):
     standardise_inputs = True
     network_epsilon = 1e-6
 
+    #: Channels of the widest `[tasks, channels, batch, units]` that an update makes: what its speed and memory go by.
+    array_channels = 1
+
     def __init__(self, feedback="learned", seed=0, **kwargs):
         super().__init__(**kwargs)
         self.feedback = feedback

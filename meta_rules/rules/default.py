@@ -81,7 +81,7 @@ class DefaultRule(UpdateRule):
         **kwargs,
     ):
         super().__init__(feedback=feedback, seed=seed, **kwargs)
-        self.hidden = hidden
+        self.hidden = self.array_channels = hidden
         self.error_channels = error_channels
         self.factors = factors
         self.planes = tuple(planes)

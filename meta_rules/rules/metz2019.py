@@ -118,7 +118,7 @@ class Metz2019(UpdateRule):
         self.top_channels = top_channels
         self.top_unit_layers = top_unit_layers
         self.top_batch_layers = top_batch_layers
-        self.channels = channels
+        self.channels = self.array_channels = channels
         self.blocks = blocks
         self.error_channels = error_channels
         self.readout_channels = readout_channels

@@ -66,6 +66,7 @@ class SemiSupervisedRule(UpdateRule):
     ):
         super().__init__(feedback=feedback, seed=seed, **kwargs)
         self.hidden, self.error_channels = hidden, error_channels
+        self.array_channels = hidden
         self.build_parameters()
 
     def rule_config(self):
