@@ -73,8 +73,8 @@ def main(arguments=None):
     output_file(options.output, ".npz")
     if options.keras:
         output_file(options.keras, ".keras")
-    # Imported here, so that --help answers at once.
     compile_quickly()
+    # Imported here, so that --help answers at once.
     with quiet_import():
         import numpy as np
 

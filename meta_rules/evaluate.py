@@ -26,8 +26,8 @@ def main(argv):
             raise UserError(f"Give --{flag.name}; see --help.")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
-    # Imported here, so that --help answers at once.
     compile_quickly()
+    # Imported here, so that --help answers at once.
     with quiet_import():
         from meta_rules import configuration, rules  # noqa: F401
         from meta_rules.evaluation import sweeps  # noqa: F401

@@ -102,7 +102,12 @@ def uniform(keys, count, dtype=tf.float32):
 
 def normal(keys, count, dtype=tf.float32):
     """`count` standard normal numbers a key: `[..., 2]` -> `[..., count]`."""
-    return tf.math.erfinv(2.0 * uniform(keys, count, dtype) - 1.0) * tf.constant(2.0**0.5, dtype)
+    return normal_of(uniform(keys, count, dtype))
+
+
+def normal_of(share):
+    """The number below which that share of standard normal numbers lies, for shares in the open interval (0, 1)."""
+    return tf.math.erfinv(2.0 * share - 1.0) * tf.constant(2.0**0.5, share.dtype)
 
 
 def integers(keys, count, upper):

@@ -160,3 +160,7 @@ def test_the_whole_meta_step_of_every_rule(name):
     if not rule.theta():
         pytest.skip("a rule without meta-parameters has no meta-step")
     assert_ready(rule, estimators.TruncatedBPTT())
+
+
+def test_a_second_view_of_the_batch():
+    assert_ready(contract_cases.make("default", dtype="float32", corruption=0.3), estimators.TruncatedBPTT())

@@ -70,13 +70,11 @@ def suitable_size(problem, slots, arms):
     """Slots that a processor should work on at a time: as many as its caches hold, one at least, and a divisor of `slots`.
 
     Args:
-      problem: with a `rule` and a `family`; of a problem without them nothing is known, and it gets all slots.
+      problem: with the rule and the task family of the slots.
       slots: of one replica.
       arms: networks a slot.
     """
-    rule, family = getattr(problem, "rule", None), getattr(problem, "family", None)
-    if rule is None or family is None:
-        return slots
+    rule, family = problem.rule, problem.family
     each = arms * rule.array_channels * family.batch_size * max(family.layer_sizes)
     fitting = [size for size in range(1, slots + 1) if slots % size == 0 and size * each * 4 <= CACHED]
     return max(fitting, default=1)

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from meta_rules import stateless
 from meta_rules.errors import UserError
-from meta_rules.rules.local import mean_product
+from meta_rules.rules.local import batch_norm, mean_product
 
 #: How much more an input's own value counts than one that does not vary with it, in the exponent of their mixture.
 NEARNESS = 20.0
@@ -71,7 +71,8 @@ def second_view(inputs, damage, keys):
     """
     view = inputs
     if damage.patches or damage.deformation:
-        varying = _standardised(inputs)
+        # But for inputs that hardly vary, each to variance 1: what is left of those is noise.
+        varying = batch_norm(inputs, epsilon=1e-2)
         if damage.deformation:
             view = _deformed(inputs, varying, damage.deformation, keys)
     tasks, batch, width = tf.unstack(tf.shape(inputs))
@@ -80,7 +81,7 @@ def second_view(inputs, damage, keys):
     # One random word an entry: its lower half decides whether, its upper half by whom.
     chance = tf.cast(tf.bitwise.bitwise_and(words, tf.constant(0xFFFF, tf.uint32)), tf.int32)
     if damage.patches:
-        alone = _normal_of((tf.cast(chance, inputs.dtype) + 0.5) / 0x10000)
+        alone = stateless.normal_of((tf.cast(chance, inputs.dtype) + 0.5) / 0x10000)
         common = tf.transpose(_fields(varying, batch, stateless.fold(keys, "patches")), [0, 2, 1])
         level = (1.0 - damage.patches) ** 0.5 * alone + damage.patches**0.5 * common
         replaced = level < statistics.NormalDist().inv_cdf(damage.corruption)
@@ -92,12 +93,6 @@ def second_view(inputs, damage, keys):
     view = tf.transpose(tf.where(replaced, given, columns), [0, 2, 1])
     view.set_shape(inputs.shape)
     return view
-
-
-def _standardised(inputs):
-    """Every input to mean 0 and, but for inputs that hardly vary, to variance 1 over the batch."""
-    centred = inputs - tf.reduce_mean(inputs, axis=1, keepdims=True)
-    return centred * tf.math.rsqrt(tf.reduce_mean(tf.square(centred), axis=1, keepdims=True) + 1e-2)
 
 
 def _fields(varying, count, keys):
@@ -112,8 +107,3 @@ def _deformed(inputs, varying, strength, keys):
     field = _fields(varying, 1, stateless.fold(keys, "deformation"))
     taken = tf.nn.softmax(NEARNESS * mean_product(varying, varying) + strength * field, axis=-1)
     return tf.matmul(inputs, taken, transpose_b=True)
-
-
-def _normal_of(share):
-    """The standard normal number below which that share of them lies."""
-    return tf.math.erfinv(2.0 * share - 1.0) * tf.constant(2.0**0.5, share.dtype)
