@@ -86,6 +86,11 @@ class RuleLearning:
         """Rule applications of the longest life."""
         return int(round(self.family.horizon[1]))
 
+    @property
+    def largest_array(self):
+        """Numbers in the largest array that one network's step makes."""
+        return self.rule.array_channels * self.family.batch_size * max(self.family.layer_sizes)
+
     def fresh(self, slot, count):
         """New lives in the slots `[tasks, 2]`, numbered `count [tasks]`."""
         key = stateless.fold(slot, count)

@@ -30,6 +30,7 @@ class LinearQuadratic:
         self.lengths, self.effect, self.noise, self.dtype = lengths, effect, noise, dtype
         self.broken = broken
         self.shortest, self.longest = min(lengths), max(lengths)
+        self.largest_array = 1
 
     def slots(self, tasks):
         return tf.stack([tf.zeros([tasks], tf.int32), tf.range(tasks)], axis=1)

@@ -70,11 +70,10 @@ def suitable_size(problem, slots, arms):
     """Slots that a processor should work on at a time: as many as its caches hold, one at least, and a divisor of `slots`.
 
     Args:
-      problem: with the rule and the task family of the slots.
+      problem: of which the slots are.
       slots: of one replica.
       arms: networks a slot.
     """
-    rule, family = problem.rule, problem.family
-    each = arms * rule.array_channels * family.batch_size * max(family.layer_sizes)
-    fitting = [size for size in range(1, slots + 1) if slots % size == 0 and size * each * 4 <= CACHED]
+    each = 4 * arms * problem.largest_array
+    fitting = [size for size in range(1, slots + 1) if slots % size == 0 and size * each <= CACHED]
     return max(fitting, default=1)
