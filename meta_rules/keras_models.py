@@ -53,8 +53,10 @@ def stock_model(learner):
         normalise = keras.layers.BatchNormalization(
             scale=False, epsilon=network["epsilon"], name=f"batch_norm_{layer}"
         )
-        activate = keras.layers.Activation(ACTIVATIONS[network["activation"]], name=f"activation_{layer}")
-        current = activate(normalise(dense(current)))
+        current = normalise(dense(current))
+        if f"kernel_{layer + 1}" in learned or not network["linear_top"]:
+            activate = keras.layers.Activation(ACTIVATIONS[network["activation"]], name=f"activation_{layer}")
+            current = activate(current)
         weights.append((dense, [learned[f"kernel_{layer}"]]))
         weights.append((normalise, [learned[f"{part}_{layer}"] for part in ("bias", "mean", "variance")]))
         layer += 1

@@ -169,7 +169,7 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     @property
     def network_(self):
-        """How the network normalises: dict of `activation`, `epsilon` and `standardise_inputs`, see `BaseNetwork`."""
+        """How the network computes, a dict: the arguments of `BaseNetwork` but its sizes."""
         check_is_fitted(self)
         return dict(self._fitted["network"])
 
@@ -225,6 +225,7 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                 "activation": self.activation,
                 "epsilon": network.epsilon,
                 "standardise_inputs": network.standardise_inputs,
+                "linear_top": network.linear_top,
             },
         }
         self.scaler_ = StandardScaler() if self.standardise else None

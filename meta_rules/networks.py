@@ -40,7 +40,7 @@ class Activities(NamedTuple):
 
     Attributes:
       pre: z. `z[0]` is the input, standardised where the network does so; `z[l]` is batch-normalised and shifted.
-      post: x. `x[0]` is the input as it came, `x[l] = activation(z[l])`.
+      post: x. `x[0]` is the input as it came, `x[l] = activation(z[l])`, at a linear top z itself.
     """
 
     pre: tuple
@@ -68,15 +68,24 @@ class BaseNetwork(keras.layers.Layer):
 
     Args:
       layer_sizes: units of every layer, input first: `(196, 128, 32)` has two weight layers.
-      activation: a name in `ACTIVATIONS`, used in every layer.
+      activation: a name in `ACTIVATIONS`, used in every layer but a linear top.
       epsilon: added to the variance inside the root.
       standardise_inputs: whether layer 0 reads `(x - mean) / (deviation + 0.1)` instead of x.
+      linear_top: whether the top layer has no activation.
 
     Raises:
       UserError: fewer than two layers, a size below one, an unknown activation.
     """
 
-    def __init__(self, layer_sizes, activation="relu", epsilon=1e-6, standardise_inputs=True, **kwargs):
+    def __init__(
+        self,
+        layer_sizes,
+        activation="relu",
+        epsilon=1e-6,
+        standardise_inputs=True,
+        linear_top=False,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.layer_sizes = tuple(int(size) for size in layer_sizes)
         if len(self.layer_sizes) < 2 or min(self.layer_sizes) < 1:
@@ -86,6 +95,7 @@ class BaseNetwork(keras.layers.Layer):
         self.activation = activation
         self.epsilon = epsilon
         self.standardise_inputs = standardise_inputs
+        self.linear_top = linear_top
 
     def get_config(self):
         """The constructor's arguments."""
@@ -95,6 +105,7 @@ class BaseNetwork(keras.layers.Layer):
             "activation": self.activation,
             "epsilon": self.epsilon,
             "standardise_inputs": self.standardise_inputs,
+            "linear_top": self.linear_top,
         }
 
     @property
@@ -137,6 +148,6 @@ class BaseNetwork(keras.layers.Layer):
             used.append(statistics[layer] if statistics else moments(currents))
             scale = tf.math.rsqrt(used[layer].variance + self.epsilon)
             pre.append((currents - used[layer].mean) * scale + bias[:, None, :])
-            below = phi(pre[-1])
+            below = pre[-1] if self.linear_top and layer == self.depth else phi(pre[-1])
             post.append(below)
         return Activities(tuple(pre), tuple(post)), tuple(used)

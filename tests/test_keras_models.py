@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import meta_rules
-from meta_rules import RuleLearner
+from meta_rules import RuleLearner, rules
 from meta_rules.errors import UserError
 
 CHECK = """
@@ -46,6 +46,15 @@ def test_the_keras_model_gives_the_same_features(activation):
     expected = fitted.transform(rows)
     assert np.abs(expected).max() > 0.5
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_same_with_a_linear_top():
+    rows = data()
+    rule = rules.make("genome", corruption=0.3, linear_top=True)
+    fitted = learner(rule=rule).fit(rows)
+    expected = fitted.transform(rows)
+    assert expected.min() < -0.5
+    np.testing.assert_allclose(fitted.to_keras().predict(rows, verbose=0), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_same_without_standardisation():

@@ -19,6 +19,18 @@ def small_state(tasks=2, sizes=(7, 5, 3)):
     return state._replace(biases=biases)
 
 
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_a_linear_top_leaves_out_the_last_activation_only(activation):
+    inputs = tf.constant(np.random.default_rng(4).normal(size=(2, 11, 7)).astype(np.float32))
+    state = small_state()
+    usual = BaseNetwork((7, 5, 3), activation=activation).activities(state, inputs)
+    linear = BaseNetwork((7, 5, 3), activation=activation, linear_top=True)
+    found = linear.activities(state, inputs)
+    np.testing.assert_array_equal(found.pre[2], usual.pre[2])
+    np.testing.assert_array_equal(found.post[1], usual.post[1])
+    np.testing.assert_array_equal(linear(state, inputs), usual.pre[2])
+
+
 @pytest.mark.parametrize("activation", ["relu", "elu", "tanh", "sigmoid"])
 def test_equal_to_stock_keras_layers(activation):
     state = small_state()
@@ -69,7 +81,9 @@ def test_unknown_activation_names_the_known_ones():
 
 
 def test_configuration_round_trip():
-    network = BaseNetwork((7, 5, 3), activation="tanh", epsilon=1e-4, standardise_inputs=False)
+    network = BaseNetwork(
+        (7, 5, 3), activation="tanh", epsilon=1e-4, standardise_inputs=False, linear_top=True
+    )
     again = BaseNetwork.from_config(network.get_config())
     assert again.get_config() == network.get_config() and again.depth == 2
     assert isinstance(small_state(), NetworkState)

@@ -154,7 +154,9 @@ def test_the_whole_meta_step_of_every_estimator(name):
     assert_ready(SmallRule(), estimators.REGISTRY[name]())
 
 
-@pytest.mark.parametrize("name", few_by_default(contract_cases.RULES, ("default", "genome_views")))
+@pytest.mark.parametrize(
+    "name", few_by_default(contract_cases.RULES, ("default", "genome_views", "genome_contrast"))
+)
 def test_the_whole_meta_step_of_every_rule(name):
     rule = contract_cases.make(name, dtype="float32")
     if not rule.theta():

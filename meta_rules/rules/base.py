@@ -101,6 +101,8 @@ class UpdateRule(keras.layers.Layer):
     #: Whether the base network standardises its inputs, and the epsilon of its batch normalisation.
     standardise_inputs = True
     network_epsilon = 1e-6
+    #: Whether the top layer of the base network is linear: features are then its z.
+    linear_top = False
 
     #: Channels of the widest `[tasks, channels, batch, units]` that an update makes: what its speed and memory go by.
     array_channels = 1
@@ -155,6 +157,7 @@ class UpdateRule(keras.layers.Layer):
             activation=activation,
             epsilon=self.network_epsilon,
             standardise_inputs=self.standardise_inputs,
+            linear_top=self.linear_top,
             dtype=self.dtype,
         )
 

@@ -5,7 +5,8 @@ classes, `p = softmax(sharpness * z)`; then the three wishes are the objective
 
     mean_batch [ p . log p' ]  -  certainty * mean_batch H(p)  +  balance * H(mean_batch p)          p' of the second view
 
-whose gradient with respect to z and z' are the errors below. Nothing in it needs a label or knows what an input is.
+whose gradient with respect to z and z' are the errors below. Nothing in it needs a label or knows what an input is. To it
+may be added the contrast of an example with the others of its batch, see `contrast.py`.
 
 Source: information maximisation (Krause, Perona and Gomes, NeurIPS 2010) with self-augmentation (Hu et al., "Learning
 discrete representations via information maximizing self-augmented training", ICML 2017), here with views that need no
@@ -17,15 +18,19 @@ import math
 import tensorflow as tf
 
 from meta_rules.rules.base import Parameter
+from meta_rules.rules.contrast import contrast_errors
 from meta_rules.rules.local import mean_product
 
 #: Where the weights of the objective start; the meta-parameters are their logarithms.
 WEIGHTS = {"sharpness": 2.0, "certainty": 0.1, "balance": 0.4}
+#: The same of the contrast: its weight beside the objective, and its temperature.
+CONTRAST = {"contrast": 0.3, "temperature": 0.2}
 
 
-def parameters():
-    """The meta-parameters of the objective, for a rule's own `parameters`."""
-    return {f"consistency/{name}": Parameter((), value=math.log(value)) for name, value in WEIGHTS.items()}
+def parameters(contrast=False):
+    """The meta-parameters of the objective, with or without the contrast, for a rule's own `parameters`."""
+    starts = WEIGHTS | CONTRAST if contrast else WEIGHTS
+    return {f"consistency/{name}": Parameter((), value=math.log(value)) for name, value in starts.items()}
 
 
 def consistency_errors(pre, view, sharpness, certainty, balance):
@@ -61,7 +66,7 @@ def through_batch_norm(errors, normalised):
 
 
 def sweep_down(theta, scheme, state, activities, view):
-    """Errors of every layer's two views, layer 0 first, each `[tasks, 2, batch, units]`.
+    """Errors of every layer's two views, layer 0 first, each `[tasks, 2, batch, units]`; of the contrast too if theta has it.
 
     The top layer finds its own; they come down as the feedback scheme carries them, through the activation's rise (taken as
     that of a soft rectifier, whatever it is) and through batch normalisation. Where nothing comes down, every layer finds
@@ -73,14 +78,20 @@ def sweep_down(theta, scheme, state, activities, view):
       state: `NetworkState`.
       activities, view: `Activities` of the batch and of its second view.
     """
-    weights = [tf.exp(theta[f"consistency/{name}"]) for name in WEIGHTS]
+    names = [name for name in WEIGHTS | CONTRAST if f"consistency/{name}" in theta]
+    weights = {name: tf.exp(theta[f"consistency/{name}"]) for name in names}
 
     def of_currents(layer, errors):
         normalised = tf.stack([activities.pre[layer], view.pre[layer]], axis=1)
         return through_batch_norm(errors, normalised - state.biases[layer - 1][:, None, None, :])
 
     def own(layer):
-        return consistency_errors(activities.pre[layer], view.pre[layer], *weights)
+        pair = activities.pre[layer], view.pre[layer]
+        found = consistency_errors(*pair, *(weights[name] for name in WEIGHTS))
+        if "contrast" in weights:
+            share = weights["contrast"] / weights["sharpness"]
+            found += share[:, None, None, None] * contrast_errors(*pair, weights["temperature"])
+        return found
 
     top = len(activities.pre) - 1
     errors = [of_currents(top, own(top))]

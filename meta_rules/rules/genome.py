@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from meta_rules.configuration import configurable
+from meta_rules.errors import UserError
 from meta_rules.networks import NetworkState
 from meta_rules.rules import consistency, views
 from meta_rules.rules.base import Parameter, UpdateRule, register, unit_columns
@@ -63,7 +64,7 @@ class GenomeMemory(NamedTuple):
 @register("genome")
 @configurable
 class GenomeRule(UpdateRule):
-    """A mixture of named planes with 40 meta-parameters, 45 with a second view; see the module's text.
+    """A mixture of named planes with 40 meta-parameters, 45 with a second view, 47 with contrast; see the module's text.
 
         d = sum of coefficient * plane, then columns of at most unit rms
         W <- W + s d, then each column c scaled by rms(c)^-homeostasis; V likewise
@@ -78,10 +79,12 @@ class GenomeRule(UpdateRule):
     Args:
       corruption, patches, deformation: how a second view of the batch differs from the first, see `views.Damage`; no
         corruption, no second view.
+      contrast: whether the plane that compares the views also tells an example from the others, see `contrast.py`.
+      linear_top: whether features are the top layer's z itself, without the activation.
       feedback, seed: see `UpdateRule`; nothing in the initial meta-parameters is random.
 
     Raises:
-      UserError: damage that there cannot be.
+      UserError: damage that there cannot be, or contrast without a second view.
     """
 
     neuron_local = False
@@ -91,12 +94,17 @@ class GenomeRule(UpdateRule):
         corruption: float = 0.0,
         patches: float = 0.0,
         deformation: float = 0.0,
+        contrast: bool = False,
+        linear_top: bool = False,
         feedback: str = "learned",
         seed: int = 0,
         **kwargs,
     ):
         super().__init__(feedback=feedback, seed=seed, **kwargs)
         self.damage = views.Damage(corruption, patches, deformation).checked()
+        if contrast and not self.damage:
+            raise UserError("GenomeRule.contrast compares two views; give corruption, for example 0.3.")
+        self.contrast, self.linear_top = contrast, linear_top
         # What is damaged is drawn input by input, so with other inputs at the same place it is the same in distribution only.
         self.permutation_equivariant = not self.damage
         # With a second view the plane that compares the two learns by itself, so the search starts from it alone.
@@ -105,7 +113,8 @@ class GenomeRule(UpdateRule):
 
     def rule_config(self):
         """The constructor's arguments."""
-        return {**self.damage._asdict(), **super().rule_config()}
+        own = {"contrast": self.contrast, "linear_top": self.linear_top}
+        return {**self.damage._asdict(), **own, **super().rule_config()}
 
     def _tables(self):
         """Names and initial values of the coefficients in each parameter that is a vector of them."""
@@ -134,8 +143,11 @@ class GenomeRule(UpdateRule):
             "homeostasis": Parameter((), value=3.0),
             "threshold_step": Parameter((), value=-2.0),
             "bias_step": Parameter((), value=-4.0),
-            **(consistency.parameters() if self.damage else {}),
+            **self._of_views(),
         }
+
+    def _of_views(self):
+        return consistency.parameters(self.contrast) if self.damage else {}
 
     def coefficients(self, theta=None):
         """Every meta-parameter by name, in order: what there is to print and plot of a genome.
@@ -160,7 +172,7 @@ class GenomeRule(UpdateRule):
         named["step"] = np.exp(min(scalar["step"], -1.0))
         named["step_top"] = np.exp(min(scalar["step"] + scalar["step_top"], -1.0))
         named["bias_step"] = np.exp(min(scalar["bias_step"], -1.0))
-        for name in scalar.keys() & consistency.parameters().keys():
+        for name in self._of_views():
             named[name] = np.exp(scalar[name])
         named["anneal"] = np.logaddexp(0.0, scalar["anneal"])
         for name in ("homeostasis", "threshold_step"):
