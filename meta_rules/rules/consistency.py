@@ -24,7 +24,7 @@ from meta_rules.rules.local import mean_product
 #: Where the weights of the objective start; the meta-parameters are their logarithms.
 WEIGHTS = {"sharpness": 2.0, "certainty": 0.1, "balance": 0.4}
 #: The same of the contrast: its weight beside the objective, and its temperature.
-CONTRAST = {"contrast": 0.3, "temperature": 0.2}
+CONTRAST = {"contrast": 0.2, "temperature": 0.2}
 
 
 def parameters(contrast=False):
@@ -90,7 +90,9 @@ def sweep_down(theta, scheme, state, activities, view):
         found = consistency_errors(*pair, *(weights[name] for name in WEIGHTS))
         if "contrast" in weights:
             share = weights["contrast"] / weights["sharpness"]
-            found += share[:, None, None, None] * contrast_errors(*pair, weights["temperature"])
+            found += share[:, None, None, None] * contrast_errors(
+                *pair, weights["temperature"], weights["sharpness"]
+            )
         return found
 
     top = len(activities.pre) - 1

@@ -1,34 +1,42 @@
-"""What tells an example from the others: its second view should be like its first, and unlike every other example's.
+"""What tells an example from the others: its second view should be like its first, and unlike those of other kinds.
 
 Where there are more classes than units, units that each stand for a class cannot tell them apart; directions can. With u the
-direction of a layer's activity z, u' that of the second view, and `softmax` over the batch, the objective is
+direction of a layer's activity z, u' that of the second view, the objective is
 
-    mean_batch [ log softmax(u . u' / temperature) + log softmax(u' . u / temperature) ] / 2        at the example itself
+    mean_i [ log (a_ii / sum_j n_ij a_ij) + log (a_ii / sum_j n_ji a_ji) ] / 2            a_ij = exp(u_i . u'_j / temperature)
 
-The colder, the more an example is itself and not its kind.
+over the examples i and j of the batch. n_ij is how little j is of the kind of i, by what the layer says by itself: 1 - cos(p_i,
+p'_j) with `p = softmax(sharpness * z)` as in `consistency.py`, taken as a constant, and 1 for i = j. Without it examples of one
+class are driven apart, which costs most where classes are few. The colder, the more an example is itself and not its kind.
 
-Source: Chen, Kornblith, Norouzi and Hinton, "A simple framework for contrastive learning of visual representations", ICML
-2020, section 2.1, here between the two views only; the errors are its gradient in closed form.
+Sources: Chen, Kornblith, Norouzi and Hinton, "A simple framework for contrastive learning of visual representations", ICML
+2020, section 2.1, here between the two views only; that examples of one class should not count against each other, Chuang et
+al., "Debiased contrastive learning", NeurIPS 2020, by other means. The errors are the gradient in closed form.
 """
 
 import tensorflow as tf
 
+#: What is left of n_ij between examples that the layer says the same of.
+LEAST = 1e-3
 
-def contrast_errors(pre, view, temperature):
+
+def contrast_errors(pre, view, temperature, sharpness):
     """Gradient of the objective above with respect to a layer's activity, but for the factor `1 / batch`.
 
     Args:
       pre, view: z of the two views, `[tasks, batch, units]`.
-      temperature: `[tasks]`, positive.
+      temperature, sharpness: `[tasks]`, positive.
 
     Returns:
       `[tasks, 2, batch, units]`: the error of the batch as it is, and that of its second view.
     """
-    cold = 1.0 / temperature[:, None, None]
+    cold, sharpness = 1.0 / temperature[:, None, None], sharpness[:, None, None]
     (first, size), (second, view_size) = _direction(pre), _direction(view)
-    alike = cold * tf.matmul(first, second, transpose_b=True)
+    kinds = [_direction(tf.nn.softmax(sharpness * z, axis=-1))[0] for z in (pre, view)]
+    itself = tf.eye(pre.shape[1], dtype=pre.dtype)
+    other = 1.0 + LEAST - tf.minimum(tf.matmul(*kinds, transpose_b=True), 1.0)
+    alike = cold * tf.matmul(first, second, transpose_b=True) + (1.0 - itself) * tf.math.log(other)
     # How much nearer the two views of an example should be, less how near each is to the others already.
-    itself = tf.eye(alike.shape[1], dtype=alike.dtype)
     pull = cold * (itself - 0.5 * (tf.nn.softmax(alike, axis=2) + tf.nn.softmax(alike, axis=1)))
     errors = tf.matmul(pull, second), tf.matmul(pull, first, transpose_a=True)
     return tf.stack([_across(errors[0], first, size), _across(errors[1], second, view_size)], axis=1)
