@@ -41,7 +41,7 @@ def add_network_arguments(parser):
         help="units of the layers; the last is the number of features",
     )
     parser.add_argument("--activation", default="relu", help="of every layer")
-    parser.add_argument("--batch_size", type=int, default=128, help="rows a rule application")
+    parser.add_argument("--batch_size", type=int, default=256, help="rows a rule application")
 
 
 @exits_cleanly

@@ -68,7 +68,7 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         rule="pretrained",
         activation="relu",
         steps=1000,
-        batch_size=128,
+        batch_size=256,
         standardise=True,
         tol=1e-4,
         check_every=50,

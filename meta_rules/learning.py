@@ -28,7 +28,7 @@ class RowLearning:
       batch_size: rows a rule application, drawn with replacement.
     """
 
-    def __init__(self, rule, hidden, activation="relu", batch_size=128):
+    def __init__(self, rule, hidden, activation="relu", batch_size=256):
         self.rule, self.hidden, self.batch_size = rule, tuple(hidden), batch_size
         # The input size is not part of any computation of the network; 1 stands for "free".
         self.network = rule.network((1, *self.hidden), activation)

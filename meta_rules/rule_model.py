@@ -23,7 +23,7 @@ class RuleModel(keras.Model):
     """
 
     def __init__(
-        self, rule, hidden=(128, 32), activation="relu", batch_size=128, steps=500, seed=0, **kwargs
+        self, rule, hidden=(128, 32), activation="relu", batch_size=256, steps=500, seed=0, **kwargs
     ):
         super().__init__(**kwargs)
         self.rule = rules.make(rule["rule"], **rule["config"]) if isinstance(rule, dict) else rule

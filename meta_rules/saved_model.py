@@ -20,7 +20,7 @@ class LearnedFeatures(tf.Module):
       batch_size: rows a rule application, drawn with replacement.
     """
 
-    def __init__(self, rule, hidden=(128, 32), activation="relu", batch_size=128):
+    def __init__(self, rule, hidden=(128, 32), activation="relu", batch_size=256):
         super().__init__()
         self._learning = RowLearning(rule, hidden, activation, batch_size)
         self._theta = {
@@ -56,7 +56,7 @@ class LearnedFeatures(tf.Module):
         return {"features": self._learning.features(self._learn(inputs, steps, seed), inputs)}
 
 
-def export_saved_model(path, rule, hidden=(128, 32), activation="relu", batch_size=128):
+def export_saved_model(path, rule, hidden=(128, 32), activation="relu", batch_size=256):
     """Writes a rule as a SavedModel folder; see `LearnedFeatures`. An older one at `path` goes when the new is whole."""
     module = LearnedFeatures(rule, hidden, activation, batch_size)
     partial = f"{path}.partial-{os.getpid()}"

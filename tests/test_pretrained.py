@@ -35,9 +35,9 @@ def test_every_shipped_rule_is_whole_and_has_a_card():
 
 
 def test_names():
-    assert saved_rules.resolve("pretrained").rule_name == "default"
-    newest = pretrained.versions()["default"][-1]
-    assert pretrained.path("pretrained") == pretrained.path(f"pretrained:default-{newest}")
+    assert saved_rules.resolve("pretrained:default").rule_name == "default"
+    newest = pretrained.versions()[pretrained.DEFAULT][-1]
+    assert pretrained.path("pretrained") == pretrained.path(f"pretrained:{pretrained.DEFAULT}-{newest}")
     assert pretrained.path("pretrained:genome-1").endswith("genome-1")
     for name in ("pretrained:", "pretrained:genome-99", "pretrained:../default-1", "pretrained:none"):
         if name != "pretrained:":
@@ -49,7 +49,7 @@ def test_the_default_learner_uses_the_shipped_rule():
     random = np.random.default_rng(0)
     X = random.normal(size=(80, 6)) @ random.normal(size=(6, 6))
     first = RuleLearner((12, 5), steps=4, random_state=0).fit_transform(X)
-    again = RuleLearner((12, 5), rule="pretrained:default", steps=4, random_state=0).fit_transform(X)
+    again = RuleLearner((12, 5), rule="pretrained:genome", steps=4, random_state=0).fit_transform(X)
     assert first.shape == (80, 5) and np.isfinite(first).all() and np.any(first > 0)
     np.testing.assert_array_equal(first, again)
 

@@ -5,7 +5,7 @@ card is in `rule.json` and, for reading, in `CARD.md`. Names for `--rule` and `R
 
 | name                | rule                                   |
 |---------------------|----------------------------------------|
-| `pretrained`        | the newest `default`                   |
+| `pretrained`        | the newest of `DEFAULT`                |
 | `pretrained:NAME`   | the newest of that name                |
 | `pretrained:NAME-2` | that version, whatever else is shipped |
 """
@@ -16,8 +16,8 @@ import re
 
 from meta_rules.errors import UserError
 
-#: What `pretrained` alone means.
-DEFAULT = "default"
+#: What `pretrained` alone means: the family of rules whose newest gives the best features.
+DEFAULT = "genome"
 PREFIX = "pretrained"
 _FOLDER = re.compile(r"^(?P<name>[a-z][a-z0-9_]*)-(?P<version>[0-9]+)$")
 
