@@ -5,6 +5,8 @@ on the host, from the losses of the whole population; its state is plain arrays,
 that a checkpoint holds.
 """
 
+import fnmatch
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -15,6 +17,7 @@ from meta_rules.errors import UserError
 from meta_rules.estimators.black_box import flatten, unflatten
 from meta_rules.estimators.groups import estimate_in_groups, suitable_size
 from meta_rules.semi_supervised_learning import problem_of
+from meta_rules.trajectories import PartlyFixed
 
 #: Meta-steps in a row with no finite task after which a run gives up.
 PATIENCE = 50
@@ -41,13 +44,16 @@ class MetaTrainer:
       averaging: decay of the running average of theta, which is what is saved and judged.
       steps_per_call: meta-steps that the host starts at once, all of one family and window; more cost less of its time.
       seed: of everything random.
-      start_from: path of a saved rule whose meta-parameters the run begins with; the rule's own initial ones if None. The
-        optimizer starts afresh.
+      trained: names of the meta-parameters that the run may change, with `*` for any ending ("consistency/*"); all if None.
+        A black-box optimiser then searches a space of that many dimensions.
+      start_from: a shipped rule (`pretrained:...`) or the path of a saved one whose meta-parameters the run begins with; the
+        rule's own initial ones if None. The optimizer starts afresh.
       strategy: a `tf.distribute` strategy; the current one if None.
 
     Raises:
       UserError: tasks that do not divide by the replicas, or that the estimator cannot work with; meta-steps that do not
-        divide by those of a call; a saved rule to start from that is not there or does not fit.
+        divide by those of a call; a saved rule to start from that is not there or does not fit; a name in `trained` that no
+        meta-parameter has.
     """
 
     def __init__(
@@ -64,6 +70,7 @@ class MetaTrainer:
         averaging: float = 0.98,
         steps_per_call: int = 1,
         seed: int = 0,
+        trained: tuple | None = None,
         start_from: str | None = None,
         strategy=None,
     ):
@@ -94,8 +101,8 @@ class MetaTrainer:
         estimator.check(tasks)
         if start_from is not None:
             saved_rules.assign_saved(rule, start_from)
-        self.problems = [problem_of(rule, family) for family in self.families]
-        self._names = list(rule.variables_by_name())
+        self._names = _matching(rule, ("*",) if trained is None else trained)
+        self.problems = [self._problem(family) for family in self.families]
         with self.strategy.scope():
             schedule = keras.optimizers.schedules.CosineDecay(learning_rate, meta_steps, alpha=0.01)
             self.optimizer = keras.optimizers.Adam(schedule, beta_2=0.99)
@@ -106,7 +113,7 @@ class MetaTrainer:
             self._step = tf.Variable(0, dtype=tf.int64, **same)
         self._host_state = {}
         if estimator.host_update:
-            start = estimator.start(flatten(rule.theta()), seed)
+            start = estimator.start(flatten(self._searched()), seed)
             self._host_state = {name: tf.Variable(value, trainable=False) for name, value in start.items()}
         self._estimates, self._take_compiled = {}, None
         self.pools = [self._first_pool(i) for i in range(len(self.problems))]
@@ -124,8 +131,8 @@ class MetaTrainer:
         """Every live variable of the run, a dict of name -> list of `tf.Variable`, for a checkpoint."""
         weights = self.rule.variables_by_name()
         found = {
-            "theta": [weights[name].value for name in self._names],
-            "average": [self._average[name] for name in self._names],
+            "theta": [weight.value for weight in weights.values()],
+            "average": list(self._average.values()),
             "optimizer": [variable.value for variable in self.optimizer.variables],
             "step": [self._step],
         }
@@ -133,11 +140,21 @@ class MetaTrainer:
             found["estimator"] = [self._host_state[name] for name in sorted(self._host_state)]
         return found
 
+    def _problem(self, family):
+        problem = problem_of(self.rule, family)
+        fixed = {name: value for name, value in self.rule.theta().items() if name not in self._names}
+        return PartlyFixed(problem, fixed) if fixed else problem
+
+    def _searched(self):
+        """The meta-parameters that the run may change, a dict of name -> tensor."""
+        theta = self.rule.theta()
+        return {name: theta[name] for name in self._names}
+
     def _first_pool(self, index):
         root = stateless.fold(stateless.key(self.seed), "pool", index)
         slots = self.estimator.slots(root, self.tasks)
         first = tf.function(
-            lambda slot: self.estimator.initial(self.problems[index], self.rule.theta(), slot),
+            lambda slot: self.estimator.initial(self.problems[index], self._searched(), slot),
             autograph=False,
         )
         return distribution.scatter(self.strategy, first(slots))
@@ -198,8 +215,7 @@ class MetaTrainer:
         return pool, metrics, norms
 
     def _replica_step(self, compiled, pool):
-        theta = self.rule.theta()
-        estimate = compiled(theta, pool)
+        estimate = compiled(self._searched(), pool)
         context = tf.distribute.get_replica_context()
         total = {name: estimate.gradient[name] for name in self._names}
         weight = estimate.weight
@@ -266,7 +282,7 @@ class MetaTrainer:
         return joined, self.strategy.experimental_local_results(norms[-1])[0]
 
     def _host_step(self, index, length):
-        optimiser, like = self.estimator, self.rule.theta()
+        optimiser, like = self.estimator, self._searched()
         state = {name: value.numpy() for name, value in self._host_state.items()}
         theta = flatten(like)
         candidates = optimiser.ask(state, theta, self.tasks // optimiser.tasks_each)
@@ -293,7 +309,7 @@ class MetaTrainer:
             answer = theta if self.estimator.answer == "theta" else np.zeros_like(theta)
         values = tf.nest.map_structure(tf.constant, unflatten(answer, like))
         if self.estimator.answer == "theta":
-            self.rule.assign(values)
+            self.rule.assign(self.rule.theta() | values)
         self._take_compiled(values, tf.constant(1.0, values[self._names[0]].dtype))
         return np.linalg.norm(answer - theta if self.estimator.answer == "theta" else answer)
 
@@ -322,3 +338,18 @@ class MetaTrainer:
             if on_step(self.step, metrics, scalars):
                 return False
         return True
+
+
+def _matching(rule, patterns):
+    """Names of a rule's meta-parameters that match one of the patterns, in the rule's order.
+
+    Raises:
+      UserError: a pattern that no name matches.
+    """
+    names = list(rule.variables_by_name())
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise UserError(
+                f"MetaTrainer.trained: no meta-parameter is called {pattern!r}; there are {', '.join(names)}."
+            )
+    return [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]

@@ -118,11 +118,13 @@ def load_rule(path):
 
 
 def assign_saved(rule, path):
-    """Gives a rule the meta-parameters of the saved rule in a folder, or in `rule.npz`.
+    """Gives a rule the meta-parameters of a shipped rule, or of the saved one in a folder or in `rule.npz`.
 
     Raises:
-      UserError: see `read_rule`; also another kind of rule, or one of other sizes.
+      UserError: see `read_rule`; also another kind of rule, or one of other sizes; or no such rule is shipped.
     """
+    if pretrained.is_shipped_name(path):
+        path = pretrained.path(path)
     description, arrays = read_rule(path)
     if description["rule"] != rule.rule_name:
         raise UserError(

@@ -7,11 +7,13 @@ methods here, so that it can be tested on any other with the same ones.
 
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from meta_rules import probes, stateless
 from meta_rules.configuration import configurable
 from meta_rules.networks import NetworkState
+from meta_rules.rules.base import per_task
 from meta_rules.tasks.family import Task
 
 
@@ -137,3 +139,30 @@ class RuleLearning:
             features[:, :cut], shots.support_labels, features[:, cut:], shots.query_labels, ridge=self.ridge
         )
         return result.loss, {"accuracy": result.query_accuracy}
+
+
+class PartlyFixed:
+    """A problem in which some meta-parameters have their values, and only the others are anybody's to choose.
+
+    Args:
+      problem: such as `RuleLearning`; all that is not here is its own.
+      fixed: dict of name -> array of the meta-parameters that `advance` and `loss` are not given.
+    """
+
+    def __init__(self, problem, fixed):
+        self._problem = problem
+        self._fixed = {name: tf.constant(np.asarray(value)) for name, value in fixed.items()}
+
+    def __getattr__(self, name):
+        return getattr(self._problem, name)
+
+    def advance(self, theta, trajectory):
+        """As the problem's own."""
+        return self._problem.advance(self._whole(theta, trajectory), trajectory)
+
+    def loss(self, theta, trajectory):
+        """As the problem's own."""
+        return self._problem.loss(self._whole(theta, trajectory), trajectory)
+
+    def _whole(self, theta, trajectory):
+        return theta | per_task(self._fixed, trajectory.slot.shape[0])

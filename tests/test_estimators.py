@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from small_problems import LinearQuadratic, SmallRule, derivative, small_family
 
-from meta_rules import estimators, stateless
+from meta_rules import estimators, rules, stateless
 from meta_rules.checkpoints import RunCheckpoints
 from meta_rules.errors import UserError
 from meta_rules.estimators import (
@@ -273,6 +273,51 @@ def test_learned_rules_with_every_estimator(name):
         assert {"loss", "accuracy", "age", "used"} == set(metrics)
         assert all(np.isfinite(value).all() and value.shape == (4,) for value in metrics.values())
         assert np.isfinite(scalars["meta/gradient_norm"]) and scalars["meta/gradient_norm"] > 0
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_a_run_may_train_some_of_the_meta_parameters_only(name):
+    rule = rules.make("genome", corruption=0.3, feedback="symmetric")
+    first = {key: value.numpy() for key, value in rule.theta().items()}
+    tasks = 16 if REGISTRY[name].host_update else 2
+    run = MetaTrainer(
+        rule,
+        small_family(),
+        REGISTRY[name](),
+        meta_steps=3,
+        tasks=tasks,
+        trained=("consistency/*", "step"),
+        averaging=0.0,
+    )
+    for _ in range(3):
+        metrics, _ = run.meta_step()
+        assert np.isfinite(metrics["loss"]).all()
+    searched = {"consistency/sharpness", "consistency/certainty", "consistency/balance", "step"}
+    moved = {key for key, value in run.theta().items() if np.any(value != first[key])}
+    assert moved == searched
+    if name == "cma_es":
+        assert {tuple(v.shape) for v in run.variables()["estimator"]} == {(), (4,), (4, 4)}
+
+
+def test_the_gradient_of_some_is_that_part_of_the_gradient_of_all():
+    gradients = []
+    for trained in (None, ("consistency/*",)):
+        rule = rules.make("genome", corruption=0.3, feedback="symmetric")
+        run = MetaTrainer(rule, small_family(), TruncatedBPTT(), tasks=2, trained=trained)
+        theta = {
+            key: value
+            for key, value in rule.theta().items()
+            if trained is None or key.startswith("consistency")
+        }
+        gradients.append(run.estimator.estimate(run.problems[0], theta, run.pools[0], 3).gradient)
+    assert len(gradients[1]) == 3 < len(gradients[0])
+    for key, value in gradients[1].items():
+        np.testing.assert_allclose(value, gradients[0][key], rtol=1e-4)
+
+
+def test_a_name_to_train_that_there_is_not_is_refused():
+    with pytest.raises(UserError, match="consistancy"):
+        MetaTrainer(SmallRule(), small_family(), TruncatedBPTT(), trained=("consistancy/*",))
 
 
 def test_task_steps_count_arms_and_whole_lives(monkeypatch):

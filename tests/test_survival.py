@@ -234,6 +234,13 @@ def test_a_run_can_start_from_a_saved_rule(tmp_path, name, monkeypatch):
         np.testing.assert_allclose(mean, [0.75, 0.25, -1.25])
 
 
+def test_a_run_can_start_from_a_rule_that_ships():
+    rule = rules.make("genome")
+    MetaTrainer(rule, small_family(), estimators.REGISTRY["truncated_bptt"](), start_from="pretrained:genome-1")
+    for key, value in saved_rules.resolve("pretrained:genome-1").theta().items():
+        np.testing.assert_array_equal(rule.theta()[key], value)
+
+
 def test_a_saved_rule_that_does_not_fit_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(SmallRule, "rule_name", "small")
     saved_rules.save_rule(str(tmp_path / "other"), rules.make("oja"))
