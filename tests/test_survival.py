@@ -236,7 +236,9 @@ def test_a_run_can_start_from_a_saved_rule(tmp_path, name, monkeypatch):
 
 def test_a_run_can_start_from_a_rule_that_ships():
     rule = rules.make("genome")
-    MetaTrainer(rule, small_family(), estimators.REGISTRY["truncated_bptt"](), start_from="pretrained:genome-1")
+    MetaTrainer(
+        rule, small_family(), estimators.REGISTRY["truncated_bptt"](), start_from="pretrained:genome-1"
+    )
     for key, value in saved_rules.resolve("pretrained:genome-1").theta().items():
         np.testing.assert_array_equal(rule.theta()[key], value)
 
