@@ -40,7 +40,7 @@ def add_network_arguments(parser):
         default=(128, 32),
         help="units of the layers; the last is the number of features",
     )
-    parser.add_argument("--activation", default="relu", help="of every layer")
+    parser.add_argument("--activation", default="relu", help="of every layer but a linear top")
     parser.add_argument("--batch_size", type=int, default=256, help="rows a rule application")
 
 

@@ -40,7 +40,8 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
       layer_sizes: units of the layers above the input; the last is the number of features.
       rule: `"pretrained"` or another shipped rule, the path of a saved one, a registered name (which is not
         meta-trained), or an `UpdateRule`; see `meta_rules.saved_rules.resolve`.
-      activation: of every layer; a name in `meta_rules.networks.ACTIVATIONS`.
+      activation: of every layer, but for rules that leave the top one linear, as the pretrained one does; a name in
+        `meta_rules.networks.ACTIVATIONS`.
       steps: rule applications of `fit` at most.
       batch_size: rows an application, drawn with replacement.
       standardise: bring every column to mean 0 and variance 1 first.

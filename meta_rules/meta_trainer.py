@@ -102,7 +102,7 @@ class MetaTrainer:
         if start_from is not None:
             saved_rules.assign_saved(rule, start_from)
         self._names = _matching(rule, ("*",) if trained is None else trained)
-        self.problems = [self._problem(family) for family in self.families]
+        self.problems = [problem_of(rule, family) for family in self.families]
         with self.strategy.scope():
             schedule = keras.optimizers.schedules.CosineDecay(learning_rate, meta_steps, alpha=0.01)
             self.optimizer = keras.optimizers.Adam(schedule, beta_2=0.99)
@@ -140,15 +140,15 @@ class MetaTrainer:
             found["estimator"] = [self._host_state[name] for name in sorted(self._host_state)]
         return found
 
-    def _problem(self, family):
-        problem = problem_of(self.rule, family)
-        fixed = {name: value for name, value in self.rule.theta().items() if name not in self._names}
-        return PartlyFixed(problem, fixed) if fixed else problem
-
     def _searched(self):
         """The meta-parameters that the run may change, a dict of name -> tensor."""
         theta = self.rule.theta()
         return {name: theta[name] for name in self._names}
+
+    def _fixed(self):
+        """The other meta-parameters, a dict of name -> tensor."""
+        theta = self.rule.theta()
+        return {name: value for name, value in theta.items() if name not in self._names}
 
     def _first_pool(self, index):
         root = stateless.fold(stateless.key(self.seed), "pool", index)
@@ -186,19 +186,24 @@ class MetaTrainer:
         return suitable_size(self.problems[index], self._share, self.estimator.arms)
 
     def _estimate(self, index, length):
-        """The compiled estimator, `(theta, pool) -> Estimate`, inside the step of its kind."""
+        """The compiled estimator, `(theta, fixed, pool) -> Estimate`, inside the step of its kind."""
         if (index, length) not in self._estimates:
             problem = self.problems[index]
-            compiled = tf.function(
-                lambda theta, pool: estimate_in_groups(
-                    self.estimator, problem, theta, pool, length, self.tasks_at_once(index)
-                ),
-                jit_compile=True,
-                autograph=False,
-            )
+
+            def estimate(theta, fixed, pool):
+                whole = PartlyFixed(problem, fixed) if fixed else problem
+                return estimate_in_groups(
+                    self.estimator, whole, theta, pool, length, self.tasks_at_once(index)
+                )
+
+            compiled = tf.function(estimate, jit_compile=True, autograph=False)
             if self.estimator.host_update:
+
+                def in_replica(theta, pool):
+                    return compiled(theta, self._fixed(), pool)
+
                 step = tf.function(
-                    lambda theta, pool: self.strategy.run(compiled, (theta, pool)), autograph=False
+                    lambda theta, pool: self.strategy.run(in_replica, (theta, pool)), autograph=False
                 )
             else:
                 step = tf.function(lambda pool: self._call(compiled, pool), autograph=False)
@@ -215,7 +220,7 @@ class MetaTrainer:
         return pool, metrics, norms
 
     def _replica_step(self, compiled, pool):
-        estimate = compiled(self._searched(), pool)
+        estimate = compiled(self._searched(), self._fixed(), pool)
         context = tf.distribute.get_replica_context()
         total = {name: estimate.gradient[name] for name in self._names}
         weight = estimate.weight
@@ -344,11 +349,11 @@ def _matching(rule, patterns):
     """Names of a rule's meta-parameters that match one of the patterns, in the rule's order.
 
     Raises:
-      UserError: a pattern that no name matches.
+      UserError: no pattern, or one that no name matches.
     """
     names = list(rule.variables_by_name())
-    for pattern in patterns:
-        if not fnmatch.filter(names, pattern):
+    for pattern in patterns or ("",):
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
             raise UserError(
                 f"MetaTrainer.trained: no meta-parameter is called {pattern!r}; there are {', '.join(names)}."
             )

@@ -7,7 +7,6 @@ methods here, so that it can be tested on any other with the same ones.
 
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from meta_rules import probes, stateless
@@ -146,12 +145,11 @@ class PartlyFixed:
 
     Args:
       problem: such as `RuleLearning`; all that is not here is its own.
-      fixed: dict of name -> array of the meta-parameters that `advance` and `loss` are not given.
+      fixed: dict of name -> tensor, without a task axis, of the meta-parameters that `advance` and `loss` are not given.
     """
 
     def __init__(self, problem, fixed):
-        self._problem = problem
-        self._fixed = {name: tf.constant(np.asarray(value)) for name, value in fixed.items()}
+        self._problem, self._fixed = problem, fixed
 
     def __getattr__(self, name):
         return getattr(self._problem, name)

@@ -24,6 +24,7 @@ from meta_rules.estimators import (
 )
 from meta_rules.estimators.black_box import ranks
 from meta_rules.meta_trainer import MetaTrainer
+from meta_rules.trajectories import PartlyFixed, RuleLearning
 
 THETA = {"shift": tf.constant(0.3, tf.float64)}
 EXACT = {"before": 24.0802, "after": 32.0190}
@@ -300,24 +301,43 @@ def test_a_run_may_train_some_of_the_meta_parameters_only(name):
 
 
 def test_the_gradient_of_some_is_that_part_of_the_gradient_of_all():
-    gradients = []
-    for trained in (None, ("consistency/*",)):
-        rule = rules.make("genome", corruption=0.3, feedback="symmetric")
-        run = MetaTrainer(rule, small_family(), TruncatedBPTT(), tasks=2, trained=trained)
-        theta = {
-            key: value
-            for key, value in rule.theta().items()
-            if trained is None or key.startswith("consistency")
-        }
-        gradients.append(run.estimator.estimate(run.problems[0], theta, run.pools[0], 3).gradient)
-    assert len(gradients[1]) == 3 < len(gradients[0])
-    for key, value in gradients[1].items():
-        np.testing.assert_allclose(value, gradients[0][key], rtol=1e-4)
+    rule = rules.make("genome", corruption=0.3, feedback="symmetric")
+    estimator, problem, theta = TruncatedBPTT(), RuleLearning(rule, small_family()), rule.theta()
+    pool = estimator.initial(problem, theta, stateless.split(stateless.key(0), 2))
+    expected = estimator.estimate(problem, theta, pool, 3).gradient
+    searched = {key: theta[key] for key in theta if key.startswith("consistency")}
+    fixed = {key: theta[key] for key in theta if key not in searched}
+    found = estimator.estimate(PartlyFixed(problem, fixed), searched, pool, 3).gradient
+    assert found.keys() == searched.keys()
+    for key, value in found.items():
+        assert value != 0.0
+        np.testing.assert_allclose(value, expected[key], rtol=1e-4)
 
 
-def test_a_name_to_train_that_there_is_not_is_refused():
-    with pytest.raises(UserError, match="consistancy"):
-        MetaTrainer(SmallRule(), small_family(), TruncatedBPTT(), trained=("consistancy/*",))
+@pytest.mark.parametrize("name", ["truncated_bptt", "cma_es"])
+def test_a_resumed_run_has_the_meta_parameters_that_it_leaves_alone_too(name, tmp_path):
+    def run(step):
+        rule = rules.make("genome")
+        rule.assign(rule.theta() | {"anneal": tf.constant(step)})
+        return MetaTrainer(
+            rule, small_family(), REGISTRY[name](), meta_steps=4, tasks=16, trained=("planes", "step")
+        )
+
+    first = run(-1.0)
+    first.meta_step()
+    RunCheckpoints(str(tmp_path), first.variables()).save(1, first.pools)
+    expected = first.meta_step()[0]["loss"]
+    # As if the rule that the run started from had changed meanwhile.
+    second = run(1.0)
+    second.pools = RunCheckpoints(str(tmp_path), second.variables()).restore(second.pools)
+    np.testing.assert_array_equal(second.meta_step()[0]["loss"], expected)
+    assert second.theta()["anneal"] == -1.0
+
+
+@pytest.mark.parametrize("trained", [("consistancy/*",), ("rate", "consistancy/*"), ()])
+def test_a_name_to_train_that_there_is_not_is_refused(trained):
+    with pytest.raises(UserError, match="no meta-parameter is called '.*'; there are rate, planes"):
+        MetaTrainer(SmallRule(), small_family(), TruncatedBPTT(), trained=trained)
 
 
 def test_task_steps_count_arms_and_whole_lives(monkeypatch):

@@ -32,7 +32,7 @@ def contrast_errors(pre, view, temperature, sharpness):
     """
     cold, sharpness = 1.0 / temperature[:, None, None], sharpness[:, None, None]
     (first, size), (second, view_size) = _direction(pre), _direction(view)
-    kinds = [_direction(tf.nn.softmax(sharpness * z, axis=-1))[0] for z in (pre, view)]
+    kinds = [tf.math.l2_normalize(tf.nn.softmax(sharpness * z, axis=-1), axis=-1) for z in (pre, view)]
     itself = tf.eye(pre.shape[1], dtype=pre.dtype)
     other = 1.0 + LEAST - tf.minimum(tf.matmul(*kinds, transpose_b=True), 1.0)
     alike = cold * tf.matmul(first, second, transpose_b=True) + (1.0 - itself) * tf.math.log(other)
