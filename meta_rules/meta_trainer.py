@@ -185,18 +185,21 @@ class MetaTrainer:
             return self._at_once or self._share
         return suitable_size(self.problems[index], self._share, self.estimator.arms)
 
+    def _estimate_in_replica(self, index, length):
+        """What a replica compiles for a family and a length, `(theta, fixed, pool) -> Estimate`."""
+
+        def estimate(theta, fixed, pool):
+            problem = PartlyFixed(self.problems[index], fixed) if fixed else self.problems[index]
+            return estimate_in_groups(self.estimator, problem, theta, pool, length, self.tasks_at_once(index))
+
+        return estimate
+
     def _estimate(self, index, length):
-        """The compiled estimator, `(theta, fixed, pool) -> Estimate`, inside the step of its kind."""
+        """The compiled estimator inside the step of its kind."""
         if (index, length) not in self._estimates:
-            problem = self.problems[index]
-
-            def estimate(theta, fixed, pool):
-                whole = PartlyFixed(problem, fixed) if fixed else problem
-                return estimate_in_groups(
-                    self.estimator, whole, theta, pool, length, self.tasks_at_once(index)
-                )
-
-            compiled = tf.function(estimate, jit_compile=True, autograph=False)
+            compiled = tf.function(
+                self._estimate_in_replica(index, length), jit_compile=True, autograph=False
+            )
             if self.estimator.host_update:
 
                 def in_replica(theta, pool):

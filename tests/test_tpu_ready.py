@@ -115,15 +115,12 @@ def test_the_check_finds(words):
 
 def whole_step(trainer):
     """What one replica runs in a meta-step, optimizer and average included, and its arguments."""
-    problem, pool, estimator = trainer.problems[0], trainer.pools[0], trainer.estimator
-    length = estimator.length(problem, 4)
-
-    def estimate(theta, pool):
-        return estimator.estimate(problem, theta, pool, length)
-
-    if estimator.host_update:
+    pool, length = trainer.pools[0], trainer.estimator.length(trainer.problems[0], 4)
+    estimate = trainer._estimate_in_replica(0, length)
+    if trainer.estimator.host_update:
         copies = {key: tf.stack([value] * 4) for key, value in trainer.rule.theta().items()}
-        return tf.function(estimate, jit_compile=True, autograph=False), (copies, pool)
+        compiled = tf.function(estimate, jit_compile=True, autograph=False)
+        return compiled, (copies, {}, pool)
     step = tf.function(lambda pool: trainer._replica_step(estimate, pool), jit_compile=True, autograph=False)
     return step, (pool,)
 
