@@ -6,30 +6,24 @@ import tensorflow as tf
 
 from meta_rules import rules, stateless
 from meta_rules.errors import UserError
+from meta_rules.rules import consistency
 from meta_rules.rules.base import per_task
 from meta_rules.rules.contrast import contrast_errors
 
-TEMPERATURE, SHARPNESS = 0.3, 1.7
+TEMPERATURE = 0.3
 KEYS = stateless.split(stateless.key(5), 2)
 TWO_VIEWS = {"corruption": 0.4, "feedback": "symmetric", "dtype": "float64"}
 
 
 def objective(z, view):
     """The objective for `[batch, units]`, example by example: how surely each view finds the other."""
-    kinds = [
-        tf.math.l2_normalize(tf.stop_gradient(tf.nn.softmax(SHARPNESS * each)), axis=1) for each in (z, view)
-    ]
     z, view = (tf.math.l2_normalize(each, axis=1) for each in (z, view))
     total = 0.0
     for i in range(len(z)):
-        own = tf.exp(tf.reduce_sum(z[i] * view[i]) / TEMPERATURE)
-        by_row = by_column = own
-        for j in set(range(len(z))) - {i}:
-            there = 1.001 - tf.reduce_sum(kinds[0][i] * kinds[1][j])
-            back = 1.001 - tf.reduce_sum(kinds[0][j] * kinds[1][i])
-            by_row += there * tf.exp(tf.reduce_sum(z[i] * view[j]) / TEMPERATURE)
-            by_column += back * tf.exp(tf.reduce_sum(z[j] * view[i]) / TEMPERATURE)
-        total += tf.math.log(own / by_row) + tf.math.log(own / by_column)
+        own = tf.reduce_sum(z[i] * view[i]) / TEMPERATURE
+        by_row = sum(tf.exp(tf.reduce_sum(z[i] * other) / TEMPERATURE) for other in view)
+        by_column = sum(tf.exp(tf.reduce_sum(other * view[i]) / TEMPERATURE) for other in z)
+        total += 2.0 * own - tf.math.log(by_row) - tf.math.log(by_column)
     return total / (2 * len(z))
 
 
@@ -42,9 +36,7 @@ def nearest(z, view):
 def test_errors_are_the_gradient_of_the_objective_for_every_task():
     random = np.random.default_rng(0)
     z, view = (tf.constant(random.normal(size=(2, 9, 5))) for _ in range(2))
-    found = contrast_errors(
-        z, view, *(tf.constant([each] * 2, tf.float64) for each in (TEMPERATURE, SHARPNESS))
-    )
+    found = contrast_errors(z, view, tf.constant([TEMPERATURE] * 2, tf.float64))
     for task in range(2):
         pair = z[task], view[task]
         with tf.GradientTape() as tape:
@@ -57,16 +49,12 @@ def test_errors_are_the_gradient_of_the_objective_for_every_task():
 def test_an_example_that_no_unit_answers_to_has_finite_errors():
     z = tf.constant(np.random.default_rng(1).normal(size=(1, 6, 4)), tf.float32)
     silent = tf.concat([tf.zeros([1, 1, 4]), z[:, 1:]], axis=1)
-    assert np.isfinite(contrast_errors(silent, z, tf.constant([0.01]), tf.constant([2.0]))).all()
+    assert np.isfinite(contrast_errors(silent, z, tf.constant([0.01]))).all()
 
 
-def test_views_of_an_example_find_each_other_once_the_genome_has_learned_by_contrast_alone():
-    rule = rules.make("genome", contrast=True, linear_top=True, **TWO_VIEWS)
-    weights = {"certainty": 1e-6, "balance": 1e-6, "contrast": 1e3, "temperature": 0.3}
-    rule.assign(
-        rule.theta() | {f"consistency/{name}": tf.constant(np.log(value)) for name, value in weights.items()}
-    )
-    sizes = (20, 16, 6)
+def test_views_of_an_example_find_each_other_in_the_units_for_contrast_once_the_genome_has_learned():
+    rule = rules.make("genome", directions=0.7, linear_top=True, **TWO_VIEWS)
+    sizes = (20, 16, 10)
     network, state = rule.network(sizes), rule.initial_state(sizes, KEYS)
     random = np.random.default_rng(2)
     mixing = random.normal(size=(6, 20))
@@ -74,7 +62,7 @@ def test_views_of_an_example_find_each_other_once_the_genome_has_learned_by_cont
 
     def found(state):
         pair = network(state, inputs), network(state, inputs + random.normal(size=inputs.shape))
-        return np.mean([np.mean(nearest(*(each[task] for each in pair))) for task in range(2)])
+        return np.mean([np.mean(nearest(*(each[task][:, 3:] for each in pair))) for task in range(2)])
 
     first = found(state)
     learn = tf.function(
@@ -85,20 +73,51 @@ def test_views_of_an_example_find_each_other_once_the_genome_has_learned_by_cont
     assert found(state) > first + 0.2
 
 
-def test_without_weight_the_contrast_changes_nothing():
-    sizes = (8, 6, 5)
-    inputs = tf.constant(np.random.default_rng(3).normal(size=(2, 12, 8)))
-    kernels = []
-    for contrast in (False, True):
-        rule = rules.make("genome", contrast=contrast, **TWO_VIEWS)
-        if contrast:
-            rule.assign(rule.theta() | {"consistency/contrast": tf.constant(-80.0)})
-        state = rule.initial_state(sizes, KEYS)
-        kernels.append(rule(state, inputs, network=rule.network(sizes), keys=KEYS).kernels)
-    for one, other in zip(*kernels, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-12)
+@pytest.mark.parametrize(("directions", "classes"), [(0.0, 7), (0.4, 4), (0.99, 1)])
+def test_every_unit_has_one_objective(directions, classes):
+    """Classes first, the rest for contrast, each as if the others were not there."""
+    random = np.random.default_rng(3)
+    z, view = (tf.constant(random.normal(size=(1, 9, 7))) for _ in range(2))
+    weights = {
+        "sharpness": 1.7,
+        "certainty": 0.2,
+        "balance": 0.5,
+        "contrast": 0.8,
+        "temperature": TEMPERATURE,
+    }
+    theta = {
+        f"consistency/{name}": tf.constant([np.log(value)], tf.float64) for name, value in weights.items()
+    }
+    found = consistency.own_errors(theta, z, view, directions)
+    wanted = consistency.consistency_errors(
+        z[..., :classes], view[..., :classes],
+        *(tf.constant([weights[name]], tf.float64) for name in consistency.WEIGHTS),
+    )  # fmt: skip
+    np.testing.assert_allclose(found[..., :classes], wanted, rtol=1e-12)
+    if classes < 7:
+        wanted = contrast_errors(
+            z[..., classes:], view[..., classes:], tf.constant([TEMPERATURE], tf.float64)
+        )
+        np.testing.assert_allclose(found[..., classes:], 0.8 / 1.7 * wanted, rtol=1e-12)
 
 
-def test_contrast_without_a_second_view_is_refused():
-    with pytest.raises(UserError, match="corruption"):
-        rules.make("genome", contrast=True)
+def test_a_layer_of_one_unit_stands_for_classes():
+    z = tf.constant(np.random.default_rng(4).normal(size=(2, 9, 1)))
+    theta = {
+        f"consistency/{name}": tf.zeros([2], tf.float64)
+        for name in consistency.WEIGHTS | consistency.CONTRAST
+    }
+    assert consistency.own_errors(theta, z, z, 0.9).shape == (2, 2, 9, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        ("corruption", {"directions": 0.5}),
+        (r"\[0, 1\)", {"directions": 1.0, "corruption": 0.3}),
+        (r"\[0, 1\)", {"directions": -0.1, "corruption": 0.3}),
+    ],
+)
+def test_directions_that_there_cannot_be_are_refused(words, options):
+    with pytest.raises(UserError, match=words):
+        rules.make("genome", **options)

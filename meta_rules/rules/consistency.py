@@ -5,8 +5,9 @@ classes, `p = softmax(sharpness * z)`; then the three wishes are the objective
 
     mean_batch [ p . log p' ]  -  certainty * mean_batch H(p)  +  balance * H(mean_batch p)          p' of the second view
 
-whose gradient with respect to z and z' are the errors below. Nothing in it needs a label or knows what an input is. To it
-may be added the contrast of an example with the others of its batch, see `contrast.py`.
+whose gradient with respect to z and z' are the errors below. Nothing in it needs a label or knows what an input is. A share
+of the units may have another objective, the contrast of an example with the others of its batch, see `contrast.py`; the
+classes are then those of the other units.
 
 Source: information maximisation (Krause, Perona and Gomes, NeurIPS 2010) with self-augmentation (Hu et al., "Learning
 discrete representations via information maximizing self-augmented training", ICML 2017), here with views that need no
@@ -24,12 +25,12 @@ from meta_rules.rules.local import mean_product
 #: Where the weights of the objective start; the meta-parameters are their logarithms.
 WEIGHTS = {"sharpness": 2.0, "certainty": 0.1, "balance": 0.4}
 #: The same of the contrast: its weight beside the objective, and its temperature.
-CONTRAST = {"contrast": 0.2, "temperature": 0.2}
+CONTRAST = {"contrast": 0.5, "temperature": 0.2}
 
 
-def parameters(contrast=False):
-    """The meta-parameters of the objective, with or without the contrast, for a rule's own `parameters`."""
-    starts = WEIGHTS | CONTRAST if contrast else WEIGHTS
+def parameters(directions=0.0):
+    """The meta-parameters of the objective, for a rule's own `parameters`; those of the contrast too if it has units."""
+    starts = WEIGHTS | CONTRAST if directions else WEIGHTS
     return {f"consistency/{name}": Parameter((), value=math.log(value)) for name, value in starts.items()}
 
 
@@ -65,8 +66,28 @@ def through_batch_norm(errors, normalised):
     return errors - level - normalised * slope
 
 
-def sweep_down(theta, scheme, state, activities, view):
-    """Errors of every layer's two views, layer 0 first, each `[tasks, 2, batch, units]`; of the contrast too if theta has it.
+def own_errors(theta, pre, view, directions):
+    """What a layer finds wrong by itself: errors of its two views, `[tasks, 2, batch, units]`, as `consistency_errors`.
+
+    Args:
+      theta: dict with `parameters`, `[tasks]` each.
+      pre, view: z of the two views, `[tasks, batch, units]`.
+      directions: share of the units, the last ones, that are for contrast; at least one unit stays with the classes.
+    """
+    units = pre.shape[-1]
+    classes = max(1, units - round(directions * units))
+    names = WEIGHTS | CONTRAST if directions else WEIGHTS
+    weights = {name: tf.exp(theta[f"consistency/{name}"]) for name in names}
+    found = consistency_errors(pre[..., :classes], view[..., :classes], *(weights[name] for name in WEIGHTS))
+    if classes == units:
+        return found
+    errors = contrast_errors(pre[..., classes:], view[..., classes:], weights["temperature"])
+    strength = (weights["contrast"] / weights["sharpness"])[:, None, None, None]
+    return tf.concat([found, strength * errors], axis=-1)
+
+
+def sweep_down(theta, scheme, state, activities, view, directions=0.0):
+    """Errors of every layer's two views, layer 0 first, each `[tasks, 2, batch, units]`.
 
     The top layer finds its own; they come down as the feedback scheme carries them, through the activation's rise (taken as
     that of a soft rectifier, whatever it is) and through batch normalisation. Where nothing comes down, every layer finds
@@ -77,23 +98,15 @@ def sweep_down(theta, scheme, state, activities, view):
       scheme: the feedback scheme.
       state: `NetworkState`.
       activities, view: `Activities` of the batch and of its second view.
+      directions: see `own_errors`.
     """
-    names = [name for name in WEIGHTS | CONTRAST if f"consistency/{name}" in theta]
-    weights = {name: tf.exp(theta[f"consistency/{name}"]) for name in names}
 
     def of_currents(layer, errors):
         normalised = tf.stack([activities.pre[layer], view.pre[layer]], axis=1)
         return through_batch_norm(errors, normalised - state.biases[layer - 1][:, None, None, :])
 
     def own(layer):
-        pair = activities.pre[layer], view.pre[layer]
-        found = consistency_errors(*pair, *(weights[name] for name in WEIGHTS))
-        if "contrast" in weights:
-            share = weights["contrast"] / weights["sharpness"]
-            found += share[:, None, None, None] * contrast_errors(
-                *pair, weights["temperature"], weights["sharpness"]
-            )
-        return found
+        return own_errors(theta, activities.pre[layer], view.pre[layer], directions)
 
     top = len(activities.pre) - 1
     errors = [of_currents(top, own(top))]

@@ -1,41 +1,34 @@
-"""What tells an example from the others: its second view should be like its first, and unlike those of other kinds.
+"""What tells an example from the others: its second view should be like its first, and unlike everybody else's.
 
 Where there are more classes than units, units that each stand for a class cannot tell them apart; directions can. With u the
 direction of a layer's activity z, u' that of the second view, the objective is
 
-    mean_i [ log (a_ii / sum_j n_ij a_ij) + log (a_ii / sum_j n_ji a_ji) ] / 2            a_ij = exp(u_i . u'_j / temperature)
+    mean_i [ log (a_ii / sum_j a_ij) + log (a_ii / sum_j a_ji) ] / 2            a_ij = exp(u_i . u'_j / temperature)
 
-over the examples i and j of the batch. n_ij is how little j is of the kind of i, by what the layer says by itself: 1 - cos(p_i,
-p'_j) with `p = softmax(sharpness * z)` as in `consistency.py`, taken as a constant, and 1 for i = j. Without it examples of one
-class are driven apart, which costs most where classes are few. The colder, the more an example is itself and not its kind.
+over the examples i and j of the batch. The colder, the more an example is itself and not its kind: examples of one class are
+driven apart too, so it is for units of its own, beside those that stand for classes (see `consistency.py`).
 
-Sources: Chen, Kornblith, Norouzi and Hinton, "A simple framework for contrastive learning of visual representations", ICML
-2020, section 2.1, here between the two views only; that examples of one class should not count against each other, Chuang et
-al., "Debiased contrastive learning", NeurIPS 2020, by other means. The errors are the gradient in closed form.
+Source: Chen, Kornblith, Norouzi and Hinton, "A simple framework for contrastive learning of visual representations", ICML
+2020, section 2.1, here between the two views only. The errors are the gradient in closed form.
 """
 
 import tensorflow as tf
 
-#: What is left of n_ij between examples that the layer says the same of.
-LEAST = 1e-3
 
-
-def contrast_errors(pre, view, temperature, sharpness):
+def contrast_errors(pre, view, temperature):
     """Gradient of the objective above with respect to a layer's activity, but for the factor `1 / batch`.
 
     Args:
       pre, view: z of the two views, `[tasks, batch, units]`.
-      temperature, sharpness: `[tasks]`, positive.
+      temperature: `[tasks]`, positive.
 
     Returns:
       `[tasks, 2, batch, units]`: the error of the batch as it is, and that of its second view.
     """
-    cold, sharpness = 1.0 / temperature[:, None, None], sharpness[:, None, None]
+    cold = 1.0 / temperature[:, None, None]
     (first, size), (second, view_size) = _direction(pre), _direction(view)
-    kinds = [tf.math.l2_normalize(tf.nn.softmax(sharpness * z, axis=-1), axis=-1) for z in (pre, view)]
+    alike = cold * tf.matmul(first, second, transpose_b=True)
     itself = tf.eye(pre.shape[1], dtype=pre.dtype)
-    other = 1.0 + LEAST - tf.minimum(tf.matmul(*kinds, transpose_b=True), 1.0)
-    alike = cold * tf.matmul(first, second, transpose_b=True) + (1.0 - itself) * tf.math.log(other)
     # How much nearer the two views of an example should be, less how near each is to the others already.
     pull = cold * (itself - 0.5 * (tf.nn.softmax(alike, axis=2) + tf.nn.softmax(alike, axis=1)))
     errors = tf.matmul(pull, second), tf.matmul(pull, first, transpose_a=True)

@@ -64,7 +64,7 @@ class GenomeMemory(NamedTuple):
 @register("genome")
 @configurable
 class GenomeRule(UpdateRule):
-    """A mixture of named planes with 40 meta-parameters, 45 with a second view, 47 with contrast; see the module's text.
+    """A mixture of named planes with 40 meta-parameters, 45 with a second view, 47 with directions; see the module's text.
 
         d = sum of coefficient * plane, then columns of at most unit rms
         W <- W + s d, then each column c scaled by rms(c)^-homeostasis; V likewise
@@ -79,12 +79,13 @@ class GenomeRule(UpdateRule):
     Args:
       corruption, patches, deformation: how a second view of the batch differs from the first, see `views.Damage`; no
         corruption, no second view.
-      contrast: whether the plane that compares the views also tells an example from the others, see `contrast.py`.
+      directions: share of a layer's units that tell an example from the others, where the rest stand for classes, in [0, 1);
+        see `consistency.py` and `contrast.py`.
       linear_top: whether features are the top layer's z itself, without the activation.
       feedback, seed: see `UpdateRule`; nothing in the initial meta-parameters is random.
 
     Raises:
-      UserError: damage that there cannot be, or contrast without a second view.
+      UserError: damage or a share that there cannot be, or directions without a second view.
     """
 
     neuron_local = False
@@ -94,7 +95,7 @@ class GenomeRule(UpdateRule):
         corruption: float = 0.0,
         patches: float = 0.0,
         deformation: float = 0.0,
-        contrast: bool = False,
+        directions: float = 0.0,
         linear_top: bool = False,
         feedback: str = "learned",
         seed: int = 0,
@@ -102,9 +103,11 @@ class GenomeRule(UpdateRule):
     ):
         super().__init__(feedback=feedback, seed=seed, **kwargs)
         self.damage = views.Damage(corruption, patches, deformation).checked()
-        if contrast and not self.damage:
-            raise UserError("GenomeRule.contrast compares two views; give corruption, for example 0.3.")
-        self.contrast, self.linear_top = contrast, linear_top
+        if not 0.0 <= directions < 1.0:
+            raise UserError(f"GenomeRule.directions must be in [0, 1), got {directions}.")
+        if directions and not self.damage:
+            raise UserError("GenomeRule.directions compare two views; give corruption, for example 0.3.")
+        self.directions, self.linear_top = directions, linear_top
         # What is damaged is drawn input by input, so with other inputs at the same place it is the same in distribution only.
         self.permutation_equivariant = not self.damage
         # With a second view the plane that compares the two learns by itself, so the search starts from it alone.
@@ -113,7 +116,7 @@ class GenomeRule(UpdateRule):
 
     def rule_config(self):
         """The constructor's arguments."""
-        own = {"contrast": self.contrast, "linear_top": self.linear_top}
+        own = {"directions": self.directions, "linear_top": self.linear_top}
         return {**self.damage._asdict(), **own, **super().rule_config()}
 
     def _tables(self):
@@ -147,7 +150,7 @@ class GenomeRule(UpdateRule):
         }
 
     def _of_views(self):
-        return consistency.parameters(self.contrast) if self.damage else {}
+        return consistency.parameters(self.directions) if self.damage else {}
 
     def coefficients(self, theta=None):
         """Every meta-parameter by name, in order: what there is to print and plot of a genome.
@@ -192,7 +195,7 @@ class GenomeRule(UpdateRule):
         errors = self._errors(theta, state, activities)
         if self.damage:
             view = network.activities(state, views.second_view(inputs, self.damage, keys))
-            wishes = consistency.sweep_down(theta, self.scheme, state, activities, view)
+            wishes = consistency.sweep_down(theta, self.scheme, state, activities, view, self.directions)
         rate = tf.sigmoid(theta["threshold_step"])[:, None, None]
         thresholds = tuple(
             old + rate * (mean_square(y) - old)
