@@ -82,6 +82,7 @@ def own_errors(theta, pre, view, directions):
     if classes == units:
         return found
     errors = contrast_errors(pre[..., classes:], view[..., classes:], weights["temperature"])
+    # `consistency_errors` leaves out a factor of the sharpness; both objectives are to be in the same measure.
     strength = (weights["contrast"] / weights["sharpness"])[:, None, None, None]
     return tf.concat([found, strength * errors], axis=-1)
 
