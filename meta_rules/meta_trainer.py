@@ -6,6 +6,7 @@ that a checkpoint holds.
 """
 
 import fnmatch
+import functools
 
 import keras
 import numpy as np
@@ -31,7 +32,9 @@ class MetaTrainer:
 
     Args:
       rule: an `UpdateRule` to train, made in the scope of the strategy.
-      families: `TaskFamily` or list of them; each has a pool of its own, and every meta-step visits one.
+      families: `TaskFamily` or list of them, each with a pool of its own.
+      visits: what a meta-step visits: `one` family, drawn by its weight; or `all` of them, whose gradients (or losses of
+        candidates) are averaged by weight. Where a step compares a few candidates, all should be compared on everything.
       estimator: of the meta-gradient, or a black-box optimiser.
       meta_steps: length of the run.
       tasks: slots a pool, over all replicas: a run is the same on any number of them.
@@ -51,7 +54,7 @@ class MetaTrainer:
       strategy: a `tf.distribute` strategy; the current one if None.
 
     Raises:
-      UserError: tasks that do not divide by the replicas, or that the estimator cannot work with; meta-steps that do not
+      UserError: an unknown kind of visits; tasks that do not divide by the replicas, or that the estimator cannot work with; meta-steps that do not
         divide by those of a call; a saved rule to start from that is not there or does not fit; a name in `trained` that no
         meta-parameter has.
     """
@@ -61,6 +64,7 @@ class MetaTrainer:
         rule,
         families,
         estimator,
+        visits: str = "one",
         meta_steps: int = 1000,
         tasks: int = 8,
         tasks_per_replica: int | None = None,
@@ -82,6 +86,9 @@ class MetaTrainer:
         self.meta_steps, self.tasks, self.seed = meta_steps, tasks, seed
         self.clip_norm, self.averaging = clip_norm, averaging
         self.steps_per_call = 1 if estimator.host_update else steps_per_call
+        if visits not in ("one", "all"):
+            raise UserError(f"MetaTrainer.visits must be 'one' or 'all', got {visits!r}.")
+        self.visits_all = visits == "all"
         if not self.families or meta_steps < 1 or tasks < 1:
             raise UserError("MetaTrainer needs at least one family, one meta-step and one task.")
         if tasks % self.strategy.num_replicas_in_sync:
@@ -115,7 +122,7 @@ class MetaTrainer:
         if estimator.host_update:
             start = estimator.start(flatten(self._searched()), seed)
             self._host_state = {name: tf.Variable(value, trainable=False) for name, value in start.items()}
-        self._estimates, self._take_compiled = {}, None
+        self._compiled, self._programs, self._take_compiled = {}, {}, None
         self.pools = [self._first_pool(i) for i in range(len(self.problems))]
 
     @property
@@ -160,12 +167,19 @@ class MetaTrainer:
         return distribution.scatter(self.strategy, first(slots))
 
     def choice(self, step):
-        """Which family and window a meta-step visits, `(index, window)`; the same in all replicas and steps of a call."""
+        """The families and windows that a meta-step visits, `[(index, window)]`; the same in all replicas and steps of a call."""
         call = step // self.steps_per_call
         random = np.random.Generator(np.random.Philox(key=[self.seed, call]))
-        weights = np.array([family.weight for family in self.families], float)
-        index = int(random.choice(len(self.families), p=weights / weights.sum()))
-        return index, int(random.choice(self.families[index].windows))
+        if self.visits_all:
+            visited = range(len(self.families))
+        else:
+            visited = [int(random.choice(len(self.families), p=self._shares(range(len(self.families)))))]
+        return [(index, int(random.choice(self.families[index].windows))) for index in visited]
+
+    def _shares(self, visited):
+        """How much each of some families counts, by its weight; 1 in all."""
+        weights = np.array([self.families[index].weight for index in visited], float)
+        return (weights / weights.sum()).tolist()
 
     def task_steps(self, index, window):
         """Rule applications of one meta-step on a family and window, over all slots and arms."""
@@ -173,11 +187,11 @@ class MetaTrainer:
 
     def mean_task_steps(self):
         """Rule applications of a meta-step, on average over families and windows."""
-        weights = [family.weight / len(family.windows) for family in self.families for _ in family.windows]
         steps = [
-            self.task_steps(i, window) for i, family in enumerate(self.families) for window in family.windows
+            np.mean([self.task_steps(index, window) for window in family.windows])
+            for index, family in enumerate(self.families)
         ]
-        return float(np.average(steps, weights=weights))
+        return float(np.sum(steps) if self.visits_all else np.dot(self._shares(range(len(steps))), steps))
 
     def tasks_at_once(self, index):
         """Slots of a family's pool that a replica works on at a time."""
@@ -195,45 +209,66 @@ class MetaTrainer:
         return estimate
 
     def _estimate(self, index, length):
-        """The compiled estimator inside the step of its kind."""
-        if (index, length) not in self._estimates:
-            compiled = tf.function(
+        """The same, compiled."""
+        if (index, length) not in self._compiled:
+            self._compiled[index, length] = tf.function(
                 self._estimate_in_replica(index, length), jit_compile=True, autograph=False
             )
+        return self._compiled[index, length]
+
+    def _program(self, visited):
+        """What the host runs for a meta-step on `visited`, a tuple of `(index, length)`."""
+        if visited not in self._programs:
+            compiled = [self._estimate(*each) for each in visited]
             if self.estimator.host_update:
-
-                def in_replica(theta, pool):
-                    return compiled(theta, self._fixed(), pool)
-
-                step = tf.function(
-                    lambda theta, pool: self.strategy.run(in_replica, (theta, pool)), autograph=False
-                )
+                step = self._evaluations
             else:
-                step = tf.function(lambda pool: self._call(compiled, pool), autograph=False)
-            self._estimates[index, length] = step
-        return self._estimates[index, length]
+                shares = self._shares([index for index, _ in visited])
+                step = functools.partial(self._call, shares=shares)
+            self._programs[visited] = tf.function(functools.partial(step, compiled), autograph=False)
+        return self._programs[visited]
 
-    def _call(self, compiled, pool):
-        """The meta-steps of one call: the pool after them, metrics and norm of each."""
+    def _evaluations(self, compiled, pools, theta):
+        """The estimates of a black-box optimiser's candidates, a list of one a family."""
+
+        def in_replica(theta, pools):
+            return [each(theta, self._fixed(), pool) for each, pool in zip(compiled, pools, strict=True)]
+
+        return self.strategy.run(in_replica, (theta, pools))
+
+    def _call(self, compiled, pools, shares):
+        """The meta-steps of one call: the pools after them; of each step, metrics a family and the norm."""
+
+        def in_replica(pools):
+            return self._replica_step(compiled, pools, shares)
+
         metrics, norms = [], []
         for _ in range(self.steps_per_call):
-            pool, figures, norm = self.strategy.run(self._replica_step, (compiled, pool))
-            metrics.append(figures)
+            pools, figures, norm = self.strategy.run(in_replica, (pools,))
+            metrics.extend(figures)
             norms.append(norm)
-        return pool, metrics, norms
+        return pools, metrics, norms
 
-    def _replica_step(self, compiled, pool):
-        estimate = compiled(self._searched(), self._fixed(), pool)
-        context = tf.distribute.get_replica_context()
-        total = {name: estimate.gradient[name] for name in self._names}
-        weight = estimate.weight
+    def _replica_step(self, compiled, pools, shares):
+        estimates = [
+            each(self._searched(), self._fixed(), pool) for each, pool in zip(compiled, pools, strict=True)
+        ]
+        totals = [({name: found.gradient[name] for name in self._names}, found.weight) for found in estimates]
         if self.strategy.num_replicas_in_sync > 1:
-            total, weight = context.all_reduce(tf.distribute.ReduceOp.SUM, [total, weight])
-        norm = self._apply_in_replica(total, weight)
-        return estimate.pool, estimate.metrics, norm
+            context = tf.distribute.get_replica_context()
+            totals = context.all_reduce(tf.distribute.ReduceOp.SUM, totals)
+        gradient = {
+            name: sum(
+                share * total[name] / tf.maximum(weight, 1.0)
+                for share, (total, weight) in zip(shares, totals, strict=True)
+            )
+            for name in self._names
+        }
+        norm = self._apply_in_replica(gradient)
+        return [found.pool for found in estimates], [found.metrics for found in estimates], norm
 
-    def _apply_in_replica(self, total, weight):
-        gradient = [total[name] / tf.maximum(weight, 1.0) for name in self._names]
+    def _apply_in_replica(self, gradient):
+        gradient = [gradient[name] for name in self._names]
         norm = tf.sqrt(sum(tf.reduce_sum(tf.square(part)) for part in gradient) + 1e-20)
         # Finite tasks can still sum to more than a float holds; theta must not learn of it.
         sound = tf.math.is_finite(norm)
@@ -264,43 +299,54 @@ class MetaTrainer:
         """The meta-steps of one call.
 
         Returns:
-          A dict of name -> `[tasks]` array (see `Estimate.metrics`; of all steps of the call one after the other), and a
-          dict of scalars about the last step.
+          A dict of name -> `[tasks]` array (see `Estimate.metrics`; of all families and steps of the call one after the
+          other), and a dict of scalars about the last step.
         """
-        index, window = self.choice(self.step)
-        length = self.estimator.length(self.problems[index], window)
+        chosen = self.choice(self.step)
+        visited = tuple(
+            (index, self.estimator.length(self.problems[index], window)) for index, window in chosen
+        )
         rate = float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
         step = self._host_step if self.estimator.host_update else self._device_step
-        metrics, norm = step(index, length)
+        metrics, norm = step(visited)
         scalars = {
             "meta/gradient_norm": float(norm),
             "meta/learning_rate": rate,
-            "meta/family": index,
-            "task_steps": self.steps_per_call * self.task_steps(index, window),
+            "task_steps": self.steps_per_call * sum(self.task_steps(*each) for each in chosen),
         }
-        return metrics, scalars
+        if not self.visits_all:
+            scalars["meta/family"] = chosen[0][0]
+        return {name: np.concatenate([each[name] for each in metrics]) for name in metrics[0]}, scalars
 
     def _gathered(self, metrics):
         return {name: value.numpy() for name, value in distribution.gather(self.strategy, metrics).items()}
 
-    def _device_step(self, index, length):
-        self.pools[index], metrics, norms = self._estimate(index, length)(self.pools[index])
-        metrics = [self._gathered(figures) for figures in metrics]
-        joined = {name: np.concatenate([figures[name] for figures in metrics]) for name in metrics[0]}
-        return joined, self.strategy.experimental_local_results(norms[-1])[0]
+    def _visited_pools(self, visited):
+        return [self.pools[index] for index, _ in visited]
 
-    def _host_step(self, index, length):
+    def _keep_pools(self, visited, pools):
+        for (index, _), pool in zip(visited, pools, strict=True):
+            self.pools[index] = pool
+
+    def _device_step(self, visited):
+        pools, metrics, norms = self._program(visited)(self._visited_pools(visited))
+        self._keep_pools(visited, pools)
+        norm = self.strategy.experimental_local_results(norms[-1])[0]
+        return [self._gathered(figures) for figures in metrics], norm
+
+    def _host_step(self, visited):
         optimiser, like = self.estimator, self._searched()
         state = {name: value.numpy() for name, value in self._host_state.items()}
         theta = flatten(like)
         candidates = optimiser.ask(state, theta, self.tasks // optimiser.tasks_each)
         copies = unflatten(optimiser.candidates_of_slots(candidates), like)
         copies = distribution.scatter(self.strategy, tf.nest.map_structure(tf.constant, copies))
-        estimate = self._estimate(index, length)(copies, self.pools[index])
-        self.pools[index], metrics = estimate.pool, self._gathered(estimate.metrics)
-        state, answer = optimiser.tell(
-            state, theta, optimiser.losses_of_candidates(metrics["loss"], metrics["used"])
-        )
+        estimates = self._program(visited)(self._visited_pools(visited), copies)
+        self._keep_pools(visited, [found.pool for found in estimates])
+        metrics = [self._gathered(found.metrics) for found in estimates]
+        shares = self._shares([index for index, _ in visited])
+        losses = np.average([optimiser.losses_of_candidates(each) for each in metrics], axis=0, weights=shares)
+        state, answer = optimiser.tell(state, theta, losses)
         norm = self._take(answer, theta, like)
         for name, value in state.items():
             self._host_state[name].assign(value)
@@ -318,7 +364,7 @@ class MetaTrainer:
         values = tf.nest.map_structure(tf.constant, unflatten(answer, like))
         if self.estimator.answer == "theta":
             self.rule.assign(self.rule.theta() | values)
-        self._take_compiled(values, tf.constant(1.0, values[self._names[0]].dtype))
+        self._take_compiled(values)
         return np.linalg.norm(answer - theta if self.estimator.answer == "theta" else answer)
 
     def train(self, on_step, patience=PATIENCE):

@@ -359,7 +359,8 @@ def test_all_candidates_see_the_same_tasks():
     np.testing.assert_array_equal(
         estimator.candidates_of_slots(np.array([[1.0], [2.0]]))[:, 0], [1, 1, 1, 2, 2, 2]
     )
-    means = estimator.losses_of_candidates([1, 2, 3, 4, 5, np.nan], [1, 1, 1, 1, 1, 0])
+    found = {"loss": np.array([1, 2, 3, 4, 5, np.nan]), "used": np.array([1, 1, 1, 1, 1, 0])}
+    means = estimator.losses_of_candidates(found)
     np.testing.assert_array_equal(means, [2, np.inf])
 
 

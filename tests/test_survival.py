@@ -272,8 +272,9 @@ def assert_endurance(families, steps):
         return False
 
     assert train.train(on_step)
-    assert len(train._estimates) == sum(len(family.windows) for family in families)
-    assert all(step.experimental_get_tracing_count() == 1 for step in train._estimates.values())
+    for programs in (train._programs, train._compiled):
+        assert len(programs) == sum(len(family.windows) for family in families)
+        assert all(program.experimental_get_tracing_count() == 1 for program in programs.values())
     quarter = steps // 4
     if steps >= 1000:
         assert np.mean(memory[-quarter:]) < 1.05 * np.mean(memory[quarter : 2 * quarter])

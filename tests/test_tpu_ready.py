@@ -121,7 +121,9 @@ def whole_step(trainer):
         copies = {key: tf.stack([value] * 4) for key, value in trainer.rule.theta().items()}
         compiled = tf.function(estimate, jit_compile=True, autograph=False)
         return compiled, (copies, {}, pool)
-    step = tf.function(lambda pool: trainer._replica_step(estimate, pool), jit_compile=True, autograph=False)
+    step = tf.function(
+        lambda pool: trainer._replica_step([estimate], [pool], [1.0]), jit_compile=True, autograph=False
+    )
     return step, (pool,)
 
 

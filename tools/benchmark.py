@@ -132,7 +132,7 @@ def measure_case(case, began, repeats):
     from meta_rules.rules.base import per_task
 
     trainer = trainer_of(case)
-    _, window = trainer.choice(0)
+    ((_, window),) = trainer.choice(0)
     start = time.perf_counter()
     _, scalars = trainer.meta_step()
     first, since = time.perf_counter() - start, time.time() - began

@@ -28,9 +28,11 @@ class BlackBox(Estimator):
       tasks_each: tasks that every candidate is tried on; the slots over all replicas must divide by it.
       loss: `end`, the meta-loss at the horizon; or `sum`, the mean of the meta-losses over the life.
       read: with `sum`, whether a loss is read `after` or `before` its application.
+      criterion: what candidates are compared by: the meta-`loss`, or the `error_rate` of the probe, which needs no
+        derivative here and is what a rule is judged by in the end.
 
     Raises:
-      UserError: an unknown loss or read, or no task.
+      UserError: an unknown loss, read or criterion, or no task.
     """
 
     host_update = True
@@ -39,9 +41,15 @@ class BlackBox(Estimator):
     #: Fewest candidates that it works with, and what their number must divide by.
     smallest_population, multiple = 2, 1
 
-    def __init__(self, tasks_each: int = 1, loss: str = "end", read: str = "after"):
-        self.tasks_each, self.loss, self.read = tasks_each, loss, read
+    def __init__(
+        self, tasks_each: int = 1, loss: str = "end", read: str = "after", criterion: str = "loss"
+    ):
+        self.tasks_each, self.loss, self.read, self.criterion = tasks_each, loss, read, criterion
         check_reading(self, loss, read)
+        if criterion not in ("loss", "error_rate"):
+            raise UserError(
+                f"{type(self).__name__}.criterion must be 'loss' or 'error_rate', got {criterion!r}."
+            )
         if tasks_each < 1:
             raise UserError(f"{type(self).__name__}.tasks_each must be at least 1, got {tasks_each}.")
 
@@ -88,9 +96,14 @@ class BlackBox(Estimator):
         """Candidates `[population, parameters]` as one for every slot, `[tasks, parameters]`."""
         return np.repeat(candidates, self.tasks_each, axis=0)
 
-    def losses_of_candidates(self, losses, used):
-        """Mean loss of every candidate `[population]` from those of the slots `[tasks]`; infinite where a task is not used."""
-        losses = np.where(np.asarray(used) > 0, np.asarray(losses, np.float64), np.inf)
+    def losses_of_candidates(self, metrics):
+        """Mean of the criterion for every candidate `[population]`, infinite where a task is not used.
+
+        Args:
+          metrics: dict of name -> `[tasks]`, those of `estimate`.
+        """
+        losses = metrics["loss"] if self.criterion == "loss" else 1.0 - metrics["accuracy"]
+        losses = np.where(np.asarray(metrics["used"]) > 0, np.asarray(losses, np.float64), np.inf)
         return losses.reshape(-1, self.tasks_each).mean(axis=1)
 
     def start(self, theta, seed):

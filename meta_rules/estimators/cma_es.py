@@ -25,7 +25,7 @@ class CMAES(BlackBox):
 
     Args:
       sigma: deviation of the first population, in units of theta.
-      tasks_each, loss, read: see `BlackBox`.
+      tasks_each, loss, read, criterion: see `BlackBox`.
 
     Raises:
       UserError: sigma not above zero, or a rule of more than `MOST_PARAMETERS` parameters; see also `BlackBox`.
@@ -33,8 +33,15 @@ class CMAES(BlackBox):
 
     smallest_population = 4
 
-    def __init__(self, sigma: float = 0.2, tasks_each: int = 1, loss: str = "end", read: str = "after"):
-        super().__init__(tasks_each, loss, read)
+    def __init__(
+        self,
+        sigma: float = 0.2,
+        tasks_each: int = 1,
+        loss: str = "end",
+        read: str = "after",
+        criterion: str = "loss",
+    ):
+        super().__init__(tasks_each, loss, read, criterion)
         self.sigma = sigma
         if not sigma > 0:
             raise UserError(f"CMAES.sigma must be above 0, got {sigma}.")

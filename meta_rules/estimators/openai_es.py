@@ -20,7 +20,7 @@ class OpenAIES(BlackBox):
 
     Args:
       sigma: deviation of the perturbations, in units of theta.
-      tasks_each, loss, read: see `BlackBox`.
+      tasks_each, loss, read, criterion: see `BlackBox`.
 
     Raises:
       UserError: sigma not above zero; see also `BlackBox`.
@@ -29,8 +29,15 @@ class OpenAIES(BlackBox):
     answer = "gradient"
     multiple = 2
 
-    def __init__(self, sigma: float = 0.02, tasks_each: int = 1, loss: str = "end", read: str = "after"):
-        super().__init__(tasks_each, loss, read)
+    def __init__(
+        self,
+        sigma: float = 0.02,
+        tasks_each: int = 1,
+        loss: str = "end",
+        read: str = "after",
+        criterion: str = "loss",
+    ):
+        super().__init__(tasks_each, loss, read, criterion)
         self.sigma = sigma
         if not sigma > 0:
             raise UserError(f"OpenAIES.sigma must be above 0, got {sigma}.")
