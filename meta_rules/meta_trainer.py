@@ -54,9 +54,9 @@ class MetaTrainer:
       strategy: a `tf.distribute` strategy; the current one if None.
 
     Raises:
-      UserError: an unknown kind of visits; tasks that do not divide by the replicas, or that the estimator cannot work with; meta-steps that do not
-        divide by those of a call; a saved rule to start from that is not there or does not fit; a name in `trained` that no
-        meta-parameter has.
+      UserError: an unknown kind of visits; tasks that do not divide by the replicas, or that the estimator cannot work with;
+        meta-steps that do not divide by those of a call; a saved rule to start from that is not there or does not fit; a name
+        in `trained` that no meta-parameter has.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class MetaTrainer:
         return distribution.scatter(self.strategy, first(slots))
 
     def choice(self, step):
-        """The families and windows that a meta-step visits, `[(index, window)]`; the same in all replicas and steps of a call."""
+        """The families and windows that a meta-step visits, `[(index, window)]`; the same in every replica and step of a call."""
         call = step // self.steps_per_call
         random = np.random.Generator(np.random.Philox(key=[self.seed, call]))
         if self.visits_all:
@@ -345,7 +345,9 @@ class MetaTrainer:
         self._keep_pools(visited, [found.pool for found in estimates])
         metrics = [self._gathered(found.metrics) for found in estimates]
         shares = self._shares([index for index, _ in visited])
-        losses = np.average([optimiser.losses_of_candidates(each) for each in metrics], axis=0, weights=shares)
+        losses = np.average(
+            [optimiser.losses_of_candidates(each) for each in metrics], axis=0, weights=shares
+        )
         state, answer = optimiser.tell(state, theta, losses)
         norm = self._take(answer, theta, like)
         for name, value in state.items():

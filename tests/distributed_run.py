@@ -17,7 +17,7 @@ from meta_rules.meta_trainer import MetaTrainer
 
 #: Estimators on the linear-quadratic problem, which compiles fast, and on tasks with a network.
 EXACT, NETWORKS = (
-    ("truncated_bptt", "pes", "openai_es", "cma_es"),
+    ("truncated_bptt", "pes", "openai_es", "cma_es", "truncated_bptt of all", "cma_es of all"),
     ("truncated_bptt on networks", "pes on networks"),
 )
 STEPS = 20
@@ -31,14 +31,15 @@ class Lengths:
 
 def train(case, strategy):
     """What a few meta-steps give: theta, its average, metrics and the pool, a dict of name -> array."""
-    name, networks = case.split()[0], case.endswith("networks")
+    name, networks, of_all = case.split()[0], case.endswith("networks"), case.endswith("of all")
     problem = LinearQuadratic(lengths=(3, 6, 5), noise=0.3, dtype=tf.float32)
     stub = mock.patch("meta_rules.meta_trainer.problem_of", lambda rule, family: problem)
     with strategy.scope():
         rule = SmallRule()
     with contextlib.nullcontext() if networks else stub:
-        family = small_family() if networks else Lengths()
-        trainer = MetaTrainer(rule, family, REGISTRY[name](), meta_steps=50, tasks=8, strategy=strategy)
+        families = [small_family() if networks else Lengths()] * (2 if of_all else 1)
+        settings = {"visits": "all" if of_all else "one", "meta_steps": 50, "tasks": 8, "strategy": strategy}
+        trainer = MetaTrainer(rule, families, REGISTRY[name](), **settings)
     steps = [trainer.meta_step() for _ in range(STEPS)]
     found = {f"theta/{key}": value.numpy() for key, value in rule.theta().items()}
     found |= {f"average/{key}": value for key, value in trainer.theta().items()}

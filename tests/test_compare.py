@@ -1,11 +1,11 @@
 """The comparison tool, on a budget that takes a moment."""
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 
+import compare
 import numpy as np
 import pytest
 
@@ -36,16 +36,8 @@ TINY = {
 }
 
 
-def compare(*arguments):
+def run(*arguments):
     return subprocess.run([sys.executable, TOOL, *arguments], capture_output=True, text=True, timeout=300)
-
-
-@pytest.fixture(scope="module")
-def tool():
-    specification = importlib.util.spec_from_file_location("compare_tool", TOOL)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
 
 
 def made_up(rule, ends, steps=("50",)):
@@ -69,13 +61,13 @@ def made_up(rule, ends, steps=("50",)):
     ]
 
 
-def test_table_and_plot_show_means_over_seeds(tool):
+def test_table_and_plot_show_means_over_seeds():
     found = {"one": made_up("genome", [0.8, 0.6]), "two": made_up("default", [0.9, 0.9], steps=("50", "500"))}
-    lines = tool.table(found, 100, [0, 1]).splitlines()
+    lines = compare.table(found, 100, [0, 1]).splitlines()
     assert "| one | genome | pes | 10 | 6 | 0.700 ± 0.100 |  |" in lines
     assert "| two | default | pes | 10 | 6 | 0.900 ± 0.000 | 0.900 ± 0.000 |" in lines
     assert lines[-1].endswith("raw inputs 0.700, features of an untrained network 0.500.")
-    figure = tool.plot(found)
+    figure = compare.plot(found)
     curves = [{line.get_label(): line for line in panel.lines} for panel in figure.axes]
     assert [panel.get_title() for panel in figure.axes] == ["after 50 applications", "after 500 applications"]
     np.testing.assert_allclose(curves[0]["one"].get_ydata(), [0.5, 0.6, 0.7])
@@ -92,7 +84,7 @@ def test_two_configurations_on_one_budget(tmp_path):
     ]
     given += ["--gin_file=gin/mnist.gin", "--gin_file=gin/es.gin", f"--out_dir={tmp_path}"]
     given += ["--task_steps=80", "--points=2"]
-    done = compare(*given)
+    done = run(*given)
     assert done.returncode == 0, done.stderr[-3000:]
     rows = [line for line in (tmp_path / "comparison.md").read_text().splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[:4] for row in rows[2:]] == [
@@ -108,7 +100,7 @@ def test_two_configurations_on_one_budget(tmp_path):
     # Both start from the same rule and are judged on the same draws.
     assert curves[0][0]["accuracy"] == curves[1][0]["accuracy"]
     before = [file.stat().st_mtime_ns for file in files]
-    assert compare(*given).returncode == 0
+    assert run(*given).returncode == 0
     assert [file.stat().st_mtime_ns for file in sorted((tmp_path / "runs").iterdir())] == before
 
 
@@ -122,7 +114,7 @@ def test_two_configurations_on_one_budget(tmp_path):
     ],
 )
 def test_mistakes_are_one_line(given, message, tmp_path):
-    done = compare(*given, f"--out_dir={tmp_path / 'out'}")
+    done = run(*given, f"--out_dir={tmp_path / 'out'}")
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ") and message in last

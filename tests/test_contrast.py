@@ -52,6 +52,23 @@ def test_an_example_that_no_unit_answers_to_has_finite_errors():
     assert np.isfinite(contrast_errors(silent, z, tf.constant([0.01]))).all()
 
 
+def test_a_share_too_small_for_a_unit_is_no_contrast_and_its_parameters_have_a_gradient_of_zero():
+    random = np.random.default_rng(3)
+    z, view = (tf.constant(random.normal(size=(2, 9, 5)), tf.float32) for _ in range(2))
+    theta = per_task(rules.make("genome", directions=0.01, **TWO_VIEWS).theta(), 2)
+    theta = {name: tf.cast(value, tf.float32) for name, value in theta.items()}
+    with tf.GradientTape() as tape:
+        tape.watch(theta)
+        found = consistency.own_errors(theta, z, view, 0.01)
+        total = tf.reduce_sum(tf.square(found))
+    np.testing.assert_array_equal(found, consistency.own_errors(theta, z, view, 0.0))
+    gradient = tape.gradient(total, theta)
+    for name in consistency.CONTRAST:
+        np.testing.assert_array_equal(gradient[f"consistency/{name}"], [0.0, 0.0])
+    for name in consistency.WEIGHTS:
+        assert np.all(gradient[f"consistency/{name}"] != 0.0)
+
+
 def test_views_of_an_example_find_each_other_in_the_units_for_contrast_once_the_genome_has_learned():
     rule = rules.make("genome", directions=0.7, linear_top=True, **TWO_VIEWS)
     sizes = (20, 16, 10)

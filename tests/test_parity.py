@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import check_parity
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -21,22 +22,12 @@ SCOPE = "MoreLocalWeightUpdateProcess/"
 
 
 @pytest.fixture(scope="module")
-def check_parity():
-    sys.path.insert(0, os.path.join(ROOT, "tools"))
-    try:
-        import check_parity
-    finally:
-        sys.path.pop(0)
-    return check_parity
-
-
-@pytest.fixture(scope="module")
 def recorded():
     with np.load(os.path.join(GOLDEN, "config_a.npz"), allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
 
 
-def test_recorded_figures_are_met(check_parity, capsys):
+def test_recorded_figures_are_met(capsys):
     assert check_parity.check(GOLDEN) == 0
     printed = capsys.readouterr().out
     for stage in (
@@ -52,7 +43,7 @@ def test_recorded_figures_are_met(check_parity, capsys):
     assert "MISSED" not in printed
 
 
-def test_larger_recorded_figures_are_met(shared, check_parity):
+def test_larger_recorded_figures_are_met(shared):
     """Four hidden layers; and separate updates of V under another activation."""
     for name in ("config_b.npz", "config_c.npz"):
         table = check_parity.check_config(os.path.join(shared, "reference", "golden", name))
@@ -79,7 +70,7 @@ CHANGED = {
 }
 
 
-def test_every_deviation_is_noticed(check_parity, recorded):
+def test_every_deviation_is_noticed(recorded):
     """Each figure is changed by a hundredth of its rms, one entry of it to no number: the table says where."""
     data, config = dict(recorded), json.loads(recorded["config_json"].tobytes())
     random = np.random.default_rng(0)
@@ -110,7 +101,7 @@ def run_tool(name, *arguments):
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
 
 
-def test_exit_codes_of_check_parity(check_parity, tmp_path, capsys):
+def test_exit_codes_of_check_parity(tmp_path, capsys):
     with np.load(os.path.join(GOLDEN, "objective_a.npz"), allow_pickle=False) as archive:
         data = {name: archive[name] for name in archive.files}
     folder = tmp_path / "figures"
@@ -131,7 +122,7 @@ def test_exit_codes_of_check_parity(check_parity, tmp_path, capsys):
     assert "Nothing to check" in capsys.readouterr().err
 
 
-def test_check_parity_refuses_what_is_no_record(check_parity, tmp_path):
+def test_check_parity_refuses_what_is_no_record(tmp_path):
     (tmp_path / "config_x.npz").write_bytes(b"not an archive")
     with pytest.raises(UserError, match=r"config_x\.npz is not a file of recorded figures"):
         check_parity.check(str(tmp_path))

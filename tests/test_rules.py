@@ -1,9 +1,7 @@
 """Rules against the textbook: what each is known to find, and single changes written out in NumPy."""
 
-import importlib.util
-import os
-
 import numpy as np
+import print_rule
 import pytest
 import tensorflow as tf
 from absl import flags
@@ -389,19 +387,13 @@ def test_the_genome_is_small_and_every_number_has_a_name(scheme):
 
 
 @pytest.fixture
-def print_rule():
-    path = os.path.join(os.path.dirname(__file__), "..", "tools", "print_rule.py")
-    spec = importlib.util.spec_from_file_location("print_rule", path)
-    module = importlib.util.module_from_spec(spec)
-    if "plot" not in flags.FLAGS:
-        spec.loader.exec_module(module)
-        print_rule.module = module
+def parsed_flags():
+    """As after a start from the command line; flags without it cannot be read."""
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
-    return print_rule.module
 
 
-def test_the_coefficients_of_a_saved_genome_are_printed_and_drawn(print_rule, tmp_path, capsys):
+def test_the_coefficients_of_a_saved_genome_are_printed_and_drawn(parsed_flags, tmp_path, capsys):
     rule = rules.make("genome")
     theta = {name: value.numpy() for name, value in rule.theta().items()}
     theta["planes"][3] = -0.123
@@ -418,7 +410,7 @@ def test_the_coefficients_of_a_saved_genome_are_printed_and_drawn(print_rule, tm
     ("argument", "plot", "words"),
     [("oja", None, "no named coefficients"), ("genome", "x.txt", ".png"), ("nothing", None, "No rule")],
 )
-def test_print_rule_says_what_is_wrong(print_rule, argument, plot, words, capsys):
+def test_print_rule_says_what_is_wrong(parsed_flags, argument, plot, words, capsys):
     with flagsaver.flagsaver(plot=plot), pytest.raises(SystemExit) as stop:
         print_rule.main(["print_rule.py", argument])
     assert stop.value.code == 2 and words in capsys.readouterr().err

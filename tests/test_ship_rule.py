@@ -1,15 +1,11 @@
 """A rule goes into the package with the scores of a report; the card says against it what the scores say."""
 
 import json
-import os
-import sys
 
 import pytest
+import ship_rule
 
 from meta_rules import pretrained, rules, saved_rules
-
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tools"))
-import ship_rule
 
 
 def row(method, dataset, accuracy, steps=0, **more):

@@ -48,9 +48,7 @@ def test_candidates_are_compared_on_all_families(make, criterion):
         metrics, scalars = trainer.meta_step()
     of_slots = metrics["loss"] if criterion == "loss" else 1.0 - metrics["accuracy"]
     assert of_slots.shape == (8,)
-    np.testing.assert_allclose(
-        tell.call_args.args[3], 0.25 * of_slots[:4] + 0.75 * of_slots[4:], rtol=1e-5
-    )
+    np.testing.assert_allclose(tell.call_args.args[3], 0.25 * of_slots[:4] + 0.75 * of_slots[4:], rtol=1e-5)
     assert "meta/family" not in scalars and scalars["task_steps"] == 2 * 4 * 3
 
 

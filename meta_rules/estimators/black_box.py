@@ -41,9 +41,7 @@ class BlackBox(Estimator):
     #: Fewest candidates that it works with, and what their number must divide by.
     smallest_population, multiple = 2, 1
 
-    def __init__(
-        self, tasks_each: int = 1, loss: str = "end", read: str = "after", criterion: str = "loss"
-    ):
+    def __init__(self, tasks_each: int = 1, loss: str = "end", read: str = "after", criterion: str = "loss"):
         self.tasks_each, self.loss, self.read, self.criterion = tasks_each, loss, read, criterion
         check_reading(self, loss, read)
         if criterion not in ("loss", "error_rate"):

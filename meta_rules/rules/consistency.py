@@ -79,8 +79,9 @@ def own_errors(theta, pre, view, directions):
     names = WEIGHTS | CONTRAST if directions else WEIGHTS
     weights = {name: tf.exp(theta[f"consistency/{name}"]) for name in names}
     found = consistency_errors(pre[..., :classes], view[..., :classes], *(weights[name] for name in WEIGHTS))
-    if classes == units:
+    if not directions:
         return found
+    # A share too small for a unit leaves a contrast of no units, which changes nothing and still has a gradient, zero.
     errors = contrast_errors(pre[..., classes:], view[..., classes:], weights["temperature"])
     # `consistency_errors` leaves out a factor of the sharpness; both objectives are to be in the same measure.
     strength = (weights["contrast"] / weights["sharpness"])[:, None, None, None]
