@@ -167,7 +167,7 @@ class MetaTrainer:
         return distribution.scatter(self.strategy, first(slots))
 
     def choice(self, step):
-        """The families and windows that a meta-step visits, `[(index, window)]`; the same in every replica and step of a call."""
+        """What a meta-step visits, a list of `(family index, window)`; the same in every replica and step of a call."""
         call = step // self.steps_per_call
         random = np.random.Generator(np.random.Philox(key=[self.seed, call]))
         if self.visits_all:
