@@ -38,7 +38,10 @@ SMALL = {
 #: Registered name and arguments of a variant, by the name that the contract tests give it.
 VARIANTS = {
     "genome_views": ("genome", {"corruption": 0.3, "patches": 0.5, "deformation": 1.0}),
-    "genome_contrast": ("genome", {"corruption": 0.3, "directions": 0.4, "linear_top": True}),
+    "genome_contrast": (
+        "genome",
+        {"corruption": 0.3, "directions": 0.4, "neighbours": 0.3, "linear_top": True},
+    ),
 }
 SIZES, TASKS, BATCH, STEPS = (6, 5, 4), 4, 7, 3
 RULES = sorted(rules.REGISTRY) + sorted(VARIANTS)

@@ -3,27 +3,29 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn.metrics.pairwise import cosine_distances
 
 from meta_rules import rules, stateless
 from meta_rules.errors import UserError
 from meta_rules.rules import consistency
 from meta_rules.rules.base import per_task
-from meta_rules.rules.contrast import contrast_errors
+from meta_rules.rules.contrast import contrast_errors, sought_examples
 
 TEMPERATURE = 0.3
 KEYS = stateless.split(stateless.key(5), 2)
 TWO_VIEWS = {"corruption": 0.4, "feedback": "symmetric", "dtype": "float64"}
 
 
-def objective(z, view):
-    """The objective for `[batch, units]`, example by example: how surely each view finds the other."""
+def objective(z, view, sought):
+    """The objective for `[batch, units]`, example by example: how surely each view finds whom it seeks, `[batch, batch]`."""
     z, view = (tf.math.l2_normalize(each, axis=1) for each in (z, view))
     total = 0.0
     for i in range(len(z)):
-        own = tf.reduce_sum(z[i] * view[i]) / TEMPERATURE
         by_row = sum(tf.exp(tf.reduce_sum(z[i] * other) / TEMPERATURE) for other in view)
         by_column = sum(tf.exp(tf.reduce_sum(other * view[i]) / TEMPERATURE) for other in z)
-        total += 2.0 * own - tf.math.log(by_row) - tf.math.log(by_column)
+        for j, share in enumerate(sought[i]):
+            found = tf.reduce_sum(z[i] * view[j]) + tf.reduce_sum(z[j] * view[i])
+            total += share * (found / TEMPERATURE - tf.math.log(by_row) - tf.math.log(by_column))
     return total / (2 * len(z))
 
 
@@ -33,15 +35,18 @@ def nearest(z, view):
     return np.argmax(z @ view.T, axis=1) == np.arange(len(z))
 
 
-def test_errors_are_the_gradient_of_the_objective_for_every_task():
+@pytest.mark.parametrize("neighbours", [0.0, 0.4])
+def test_errors_are_the_gradient_of_the_objective_for_every_task(neighbours):
     random = np.random.default_rng(0)
     z, view = (tf.constant(random.normal(size=(2, 9, 5))) for _ in range(2))
-    found = contrast_errors(z, view, tf.constant([TEMPERATURE] * 2, tf.float64))
+    inputs = random.normal(size=(2, 9, 3))
+    sought = np.broadcast_to(sought_examples(tf.constant(inputs), neighbours), [2, 9, 9])
+    found = contrast_errors(z, view, tf.constant([TEMPERATURE] * 2, tf.float64), tf.constant(sought))
     for task in range(2):
         pair = z[task], view[task]
         with tf.GradientTape() as tape:
             tape.watch(pair)
-            value = objective(*pair)
+            value = objective(*pair, sought[task])
         # The epsilons inside the lengths of the rule are no part of the objective here.
         np.testing.assert_allclose(found[task], 9 * tf.stack(tape.gradient(value, pair)), atol=1e-5)
 
@@ -49,7 +54,20 @@ def test_errors_are_the_gradient_of_the_objective_for_every_task():
 def test_an_example_that_no_unit_answers_to_has_finite_errors():
     z = tf.constant(np.random.default_rng(1).normal(size=(1, 6, 4)), tf.float32)
     silent = tf.concat([tf.zeros([1, 1, 4]), z[:, 1:]], axis=1)
-    assert np.isfinite(contrast_errors(silent, z, tf.constant([0.01]))).all()
+    for neighbours in (0.0, 0.5):
+        sought = sought_examples(silent, neighbours)
+        assert np.isfinite(contrast_errors(silent, z, tf.constant([0.01]), sought)).all()
+
+
+def test_an_example_seeks_itself_and_the_one_at_the_smallest_angle():
+    inputs = np.random.default_rng(4).normal(size=(2, 8, 3)).astype(np.float32)
+    inputs[0, 5] = -0.5 * inputs[0, 2]
+    found = sought_examples(tf.constant(inputs), 0.25)
+    for task in range(2):
+        angle = cosine_distances(inputs[task]) + 9.0 * np.eye(8)
+        expected = 0.75 * np.eye(8) + 0.25 * np.eye(8)[angle.argmin(axis=1)]
+        np.testing.assert_allclose(found[task], expected, atol=1e-6)
+    np.testing.assert_array_equal(sought_examples(tf.constant(inputs)), np.eye(8)[None])
 
 
 def test_a_share_too_small_for_a_unit_is_no_contrast_and_its_parameters_have_a_gradient_of_zero():
@@ -59,7 +77,7 @@ def test_a_share_too_small_for_a_unit_is_no_contrast_and_its_parameters_have_a_g
     theta = {name: tf.cast(value, tf.float32) for name, value in theta.items()}
     with tf.GradientTape() as tape:
         tape.watch(theta)
-        found = consistency.own_errors(theta, z, view, 0.01)
+        found = consistency.own_errors(theta, z, view, 0.01, sought_examples(z))
         total = tf.reduce_sum(tf.square(found))
     np.testing.assert_array_equal(found, consistency.own_errors(theta, z, view, 0.0))
     gradient = tape.gradient(total, theta)
@@ -105,7 +123,8 @@ def test_every_unit_has_one_objective(directions, classes):
     theta = {
         f"consistency/{name}": tf.constant([np.log(value)], tf.float64) for name, value in weights.items()
     }
-    found = consistency.own_errors(theta, z, view, directions)
+    sought = sought_examples(z, 0.2)
+    found = consistency.own_errors(theta, z, view, directions, sought)
     wanted = consistency.consistency_errors(
         z[..., :classes], view[..., :classes],
         *(tf.constant([weights[name]], tf.float64) for name in consistency.WEIGHTS),
@@ -113,7 +132,7 @@ def test_every_unit_has_one_objective(directions, classes):
     np.testing.assert_allclose(found[..., :classes], wanted, rtol=1e-12)
     if classes < 7:
         wanted = contrast_errors(
-            z[..., classes:], view[..., classes:], tf.constant([TEMPERATURE], tf.float64)
+            z[..., classes:], view[..., classes:], tf.constant([TEMPERATURE], tf.float64), sought
         )
         np.testing.assert_allclose(found[..., classes:], 0.8 / 1.7 * wanted, rtol=1e-12)
 
@@ -124,7 +143,7 @@ def test_a_layer_of_one_unit_stands_for_classes():
         f"consistency/{name}": tf.zeros([2], tf.float64)
         for name in consistency.WEIGHTS | consistency.CONTRAST
     }
-    assert consistency.own_errors(theta, z, z, 0.9).shape == (2, 2, 9, 1)
+    assert consistency.own_errors(theta, z, z, 0.9, sought_examples(z)).shape == (2, 2, 9, 1)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +152,8 @@ def test_a_layer_of_one_unit_stands_for_classes():
         ("corruption", {"directions": 0.5}),
         (r"\[0, 1\)", {"directions": 1.0, "corruption": 0.3}),
         (r"\[0, 1\)", {"directions": -0.1, "corruption": 0.3}),
+        (r"neighbours must be in \[0, 1\)", {"neighbours": 1.5, "directions": 0.5, "corruption": 0.3}),
+        ("sought by directions", {"neighbours": 0.3, "corruption": 0.3}),
     ],
 )
 def test_directions_that_there_cannot_be_are_refused(words, options):

@@ -19,7 +19,7 @@ import math
 import tensorflow as tf
 
 from meta_rules.rules.base import Parameter
-from meta_rules.rules.contrast import contrast_errors
+from meta_rules.rules.contrast import contrast_errors, sought_examples
 from meta_rules.rules.local import mean_product
 
 #: Where the weights of the objective start; the meta-parameters are their logarithms.
@@ -66,13 +66,14 @@ def through_batch_norm(errors, normalised):
     return errors - level - normalised * slope
 
 
-def own_errors(theta, pre, view, directions):
+def own_errors(theta, pre, view, directions=0.0, sought=None):
     """What a layer finds wrong by itself: errors of its two views, `[tasks, 2, batch, units]`, as `consistency_errors`.
 
     Args:
       theta: dict with `parameters`, `[tasks]` each.
       pre, view: z of the two views, `[tasks, batch, units]`.
       directions: share of the units, the last ones, that are for contrast; at least one unit stays with the classes.
+      sought: whom they contrast an example with, see `contrast.sought_examples`; needed where there are directions.
     """
     units = pre.shape[-1]
     classes = max(1, units - round(directions * units))
@@ -82,13 +83,13 @@ def own_errors(theta, pre, view, directions):
     if not directions:
         return found
     # A share too small for a unit leaves a contrast of no units, which changes nothing and still has a gradient, zero.
-    errors = contrast_errors(pre[..., classes:], view[..., classes:], weights["temperature"])
+    errors = contrast_errors(pre[..., classes:], view[..., classes:], weights["temperature"], sought)
     # `consistency_errors` leaves out a factor of the sharpness; both objectives are to be in the same measure.
     strength = (weights["contrast"] / weights["sharpness"])[:, None, None, None]
     return tf.concat([found, strength * errors], axis=-1)
 
 
-def sweep_down(theta, scheme, state, activities, view, directions=0.0):
+def sweep_down(theta, scheme, state, activities, view, directions=0.0, neighbours=0.0):
     """Errors of every layer's two views, layer 0 first, each `[tasks, 2, batch, units]`.
 
     The top layer finds its own; they come down as the feedback scheme carries them, through the activation's rise (taken as
@@ -101,14 +102,16 @@ def sweep_down(theta, scheme, state, activities, view, directions=0.0):
       state: `NetworkState`.
       activities, view: `Activities` of the batch and of its second view.
       directions: see `own_errors`.
+      neighbours: see `contrast.sought_examples`.
     """
+    sought = sought_examples(activities.pre[0], neighbours) if directions else None
 
     def of_currents(layer, errors):
         normalised = tf.stack([activities.pre[layer], view.pre[layer]], axis=1)
         return through_batch_norm(errors, normalised - state.biases[layer - 1][:, None, None, :])
 
     def own(layer):
-        return own_errors(theta, activities.pre[layer], view.pre[layer], directions)
+        return own_errors(theta, activities.pre[layer], view.pre[layer], directions, sought)
 
     top = len(activities.pre) - 1
     errors = [of_currents(top, own(top))]

@@ -81,11 +81,12 @@ class GenomeRule(UpdateRule):
         corruption, no second view.
       directions: share of a layer's units that tell an example from the others, where the rest stand for classes, in [0, 1);
         see `consistency.py` and `contrast.py`.
+      neighbours: how much the nearest example of the batch counts there as another view of an example, in [0, 1).
       linear_top: whether features are the top layer's z itself, without the activation.
       feedback, seed: see `UpdateRule`; nothing in the initial meta-parameters is random.
 
     Raises:
-      UserError: damage or a share that there cannot be, or directions without a second view.
+      UserError: damage or a share that there cannot be, directions without a second view, or neighbours without directions.
     """
 
     neuron_local = False
@@ -96,6 +97,7 @@ class GenomeRule(UpdateRule):
         patches: float = 0.0,
         deformation: float = 0.0,
         directions: float = 0.0,
+        neighbours: float = 0.0,
         linear_top: bool = False,
         feedback: str = "learned",
         seed: int = 0,
@@ -103,11 +105,16 @@ class GenomeRule(UpdateRule):
     ):
         super().__init__(feedback=feedback, seed=seed, **kwargs)
         self.damage = views.Damage(corruption, patches, deformation).checked()
-        if not 0.0 <= directions < 1.0:
-            raise UserError(f"GenomeRule.directions must be in [0, 1), got {directions}.")
+        for name, share in {"directions": directions, "neighbours": neighbours}.items():
+            if not 0.0 <= share < 1.0:
+                raise UserError(f"GenomeRule.{name} must be in [0, 1), got {share}.")
         if directions and not self.damage:
             raise UserError("GenomeRule.directions compare two views; give corruption, for example 0.3.")
-        self.directions, self.linear_top = directions, linear_top
+        if neighbours and not directions:
+            raise UserError(
+                "GenomeRule.neighbours are sought by directions; give directions, for example 0.5."
+            )
+        self.directions, self.neighbours, self.linear_top = directions, neighbours, linear_top
         # What is damaged is drawn input by input, so with other inputs at the same place it is the same in distribution only.
         self.permutation_equivariant = not self.damage
         # With a second view the plane that compares the two learns by itself, so the search starts from it alone.
@@ -116,7 +123,7 @@ class GenomeRule(UpdateRule):
 
     def rule_config(self):
         """The constructor's arguments."""
-        own = {"directions": self.directions, "linear_top": self.linear_top}
+        own = {"directions": self.directions, "neighbours": self.neighbours, "linear_top": self.linear_top}
         return {**self.damage._asdict(), **own, **super().rule_config()}
 
     def _tables(self):
@@ -195,7 +202,8 @@ class GenomeRule(UpdateRule):
         errors = self._errors(theta, state, activities)
         if self.damage:
             view = network.activities(state, views.second_view(inputs, self.damage, keys))
-            wishes = consistency.sweep_down(theta, self.scheme, state, activities, view, self.directions)
+            shares = self.directions, self.neighbours
+            wishes = consistency.sweep_down(theta, self.scheme, state, activities, view, *shares)
         rate = tf.sigmoid(theta["threshold_step"])[:, None, None]
         thresholds = tuple(
             old + rate * (mean_square(y) - old)
