@@ -33,8 +33,6 @@ class MetaTrainer:
     Args:
       rule: an `UpdateRule` to train, made in the scope of the strategy.
       families: `TaskFamily` or list of them, each with a pool of its own.
-      visits: what a meta-step visits: `one` family, drawn by its weight; or `all` of them, whose gradients (or losses of
-        candidates) are averaged by weight. Where a step compares a few candidates, all should be compared on everything.
       estimator: of the meta-gradient, or a black-box optimiser.
       meta_steps: length of the run.
       tasks: slots a pool, over all replicas: a run is the same on any number of them.
@@ -45,7 +43,9 @@ class MetaTrainer:
       learning_rate: of Adam at the start; it falls to 1/100 over the run along a cosine.
       clip_norm: bound on the global norm of the meta-gradient.
       averaging: decay of the running average of theta, which is what is saved and judged.
-      steps_per_call: meta-steps that the host starts at once, all of one family and window; more cost less of its time.
+      steps_per_call: meta-steps that the host starts at once, all with the same visits and windows; more cost less of its time.
+      visits: what a meta-step visits: `one` family, drawn by its weight; or `all` of them, whose gradients (or losses of
+        candidates) are averaged by weight. Where a step compares a few candidates, all should be compared on everything.
       seed: of everything random.
       trained: names of the meta-parameters that the run may change, with `*` for any ending ("consistency/*"); all if None.
         A black-box optimiser then searches a space of that many dimensions.
@@ -64,7 +64,6 @@ class MetaTrainer:
         rule,
         families,
         estimator,
-        visits: str = "one",
         meta_steps: int = 1000,
         tasks: int = 8,
         tasks_per_replica: int | None = None,
@@ -73,6 +72,7 @@ class MetaTrainer:
         clip_norm: float = 1.0,
         averaging: float = 0.98,
         steps_per_call: int = 1,
+        visits: str = "one",
         seed: int = 0,
         trained: tuple | None = None,
         start_from: str | None = None,

@@ -18,7 +18,7 @@ def run(estimator, visits="all", **settings):
         small_family(windows=(3,), horizon=(3, 3), weight=WEIGHTS[0]),
         small_family(windows=(2,), horizon=(3, 3), weight=WEIGHTS[1], ways=2),
     ]
-    return MetaTrainer(SmallRule(), families, estimator, visits, meta_steps=4, tasks=4, **settings)
+    return MetaTrainer(SmallRule(), families, estimator, visits=visits, meta_steps=4, tasks=4, **settings)
 
 
 @pytest.mark.parametrize("make", [TruncatedBPTT, PES])
@@ -64,11 +64,11 @@ def test_a_candidate_that_fails_on_one_family_has_failed():
 
 
 def test_several_steps_a_call_visit_all_families_in_each():
-    one, three = run(TruncatedBPTT()), run(TruncatedBPTT(), steps_per_call=2)
+    one, two = run(TruncatedBPTT()), run(TruncatedBPTT(), steps_per_call=2)
     losses = [one.meta_step()[0]["loss"] for _ in range(2)]
-    metrics, scalars = three.meta_step()
+    metrics, scalars = two.meta_step()
     np.testing.assert_allclose(metrics["loss"], np.concatenate(losses), rtol=1e-3)
-    assert scalars["task_steps"] == 2 * 4 * (3 + 2) == 2 * three.mean_task_steps()
+    assert scalars["task_steps"] == 2 * 4 * (3 + 2) == 2 * two.mean_task_steps()
     assert {key: value.shape for key, value in metrics.items()}["accuracy"] == (16,)
 
 
