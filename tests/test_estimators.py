@@ -276,28 +276,27 @@ def test_learned_rules_with_every_estimator(name):
         assert np.isfinite(scalars["meta/gradient_norm"]) and scalars["meta/gradient_norm"] > 0
 
 
-@pytest.mark.parametrize("name", sorted(REGISTRY))
+# One of each kind: a gradient, a persistent estimate, one that the host updates.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ("truncated_bptt", "pes", "cma_es") else pytest.mark.slow)
+        for name in sorted(REGISTRY)
+    ],
+)
 def test_a_run_may_train_some_of_the_meta_parameters_only(name):
-    rule = rules.make("genome", corruption=0.3, feedback="symmetric")
+    rule = SmallRule()
     first = {key: value.numpy() for key, value in rule.theta().items()}
-    tasks = 16 if REGISTRY[name].host_update else 2
     run = MetaTrainer(
-        rule,
-        small_family(),
-        REGISTRY[name](),
-        meta_steps=3,
-        tasks=tasks,
-        trained=("consistency/*", "step"),
-        averaging=0.0,
+        rule, small_family(), REGISTRY[name](), meta_steps=3, tasks=4, trained=("pl*",), averaging=0.0
     )
     for _ in range(3):
         metrics, _ = run.meta_step()
         assert np.isfinite(metrics["loss"]).all()
-    searched = {"consistency/sharpness", "consistency/certainty", "consistency/balance", "step"}
     moved = {key for key, value in run.theta().items() if np.any(value != first[key])}
-    assert moved == searched
+    assert moved == {"planes"}
     if name == "cma_es":
-        assert {tuple(v.shape) for v in run.variables()["estimator"]} == {(), (4,), (4, 4)}
+        assert {tuple(v.shape) for v in run.variables()["estimator"]} == {(), (2,), (2, 2)}
 
 
 def test_the_gradient_of_some_is_that_part_of_the_gradient_of_all():
@@ -316,12 +315,10 @@ def test_the_gradient_of_some_is_that_part_of_the_gradient_of_all():
 
 @pytest.mark.parametrize("name", ["truncated_bptt", "cma_es"])
 def test_a_resumed_run_has_the_meta_parameters_that_it_leaves_alone_too(name, tmp_path):
-    def run(step):
-        rule = rules.make("genome")
-        rule.assign(rule.theta() | {"anneal": tf.constant(step)})
-        return MetaTrainer(
-            rule, small_family(), REGISTRY[name](), meta_steps=4, tasks=16, trained=("planes", "step")
-        )
+    def run(rate):
+        rule = SmallRule()
+        rule.assign(rule.theta() | {"rate": tf.constant(rate)})
+        return MetaTrainer(rule, small_family(), REGISTRY[name](), meta_steps=4, tasks=4, trained=("planes",))
 
     first = run(-1.0)
     first.meta_step()
@@ -331,7 +328,7 @@ def test_a_resumed_run_has_the_meta_parameters_that_it_leaves_alone_too(name, tm
     second = run(1.0)
     second.pools = RunCheckpoints(str(tmp_path), second.variables()).restore(second.pools)
     np.testing.assert_array_equal(second.meta_step()[0]["loss"], expected)
-    assert second.theta()["anneal"] == -1.0
+    assert second.theta()["rate"] == -1.0
 
 
 @pytest.mark.parametrize("trained", [("consistancy/*",), ("rate", "consistancy/*"), ()])
