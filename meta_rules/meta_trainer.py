@@ -52,6 +52,8 @@ class MetaTrainer:
       start_from: a shipped rule (`pretrained:...`) or the path of a saved one whose meta-parameters the run begins with; the
         rule's own initial ones if None. The optimizer starts afresh.
       strategy: a `tf.distribute` strategy; the current one if None.
+      jit_compile: whether XLA compiles the estimates. Without it a run begins sooner and holds less memory, a meta-step takes
+        longer, and figures differ by rounding: for a look at something small. A TPU compiles all the same.
 
     Raises:
       UserError: an unknown kind of visits; tasks that do not divide by the replicas, or that the estimator cannot work with;
@@ -77,6 +79,7 @@ class MetaTrainer:
         trained: tuple | None = None,
         start_from: str | None = None,
         strategy=None,
+        jit_compile: bool = True,
     ):
         self.rule, self.estimator = rule, estimator
         self.families = list(families) if isinstance(families, list | tuple) else [families]
@@ -100,6 +103,7 @@ class MetaTrainer:
             raise UserError(
                 f"MetaTrainer.meta_steps is {meta_steps}, which does not divide by steps_per_call {steps_per_call}."
             )
+        self._jit_compile = jit_compile
         self._share, self._at_once = tasks // self.strategy.num_replicas_in_sync, tasks_at_once
         if tasks_at_once is not None and (tasks_at_once < 1 or self._share % tasks_at_once):
             raise UserError(
@@ -212,7 +216,7 @@ class MetaTrainer:
         """The same, compiled."""
         if (index, length) not in self._compiled:
             self._compiled[index, length] = tf.function(
-                self._estimate_in_replica(index, length), jit_compile=True, autograph=False
+                self._estimate_in_replica(index, length), jit_compile=self._jit_compile, autograph=False
             )
         return self._compiled[index, length]
 

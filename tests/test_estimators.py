@@ -218,7 +218,8 @@ def trainer(name, monkeypatch, dtype="float32", **arguments):
     """A trainer of `SmallRule`'s numbers, with `LinearQuadratic` in the place of the real problem."""
     problem = LinearQuadratic(lengths=(3, 6, 5), dtype=tf.as_dtype(dtype))
     monkeypatch.setattr("meta_rules.meta_trainer.problem_of", lambda rule, family: problem)
-    return MetaTrainer(SmallRule(dtype=dtype), Lengths(), REGISTRY[name](**arguments), meta_steps=4, tasks=4)
+    settings = {"meta_steps": 4, "tasks": 4, "jit_compile": False}
+    return MetaTrainer(SmallRule(dtype=dtype), Lengths(), REGISTRY[name](**arguments), **settings)
 
 
 @pytest.mark.parametrize("name", sorted(REGISTRY))
@@ -288,7 +289,14 @@ def test_a_run_may_train_some_of_the_meta_parameters_only(name):
     rule = SmallRule()
     first = {key: value.numpy() for key, value in rule.theta().items()}
     run = MetaTrainer(
-        rule, small_family(), REGISTRY[name](), meta_steps=3, tasks=4, trained=("pl*",), averaging=0.0
+        rule,
+        small_family(),
+        REGISTRY[name](),
+        meta_steps=3,
+        tasks=4,
+        trained=("pl*",),
+        averaging=0.0,
+        jit_compile=False,
     )
     for _ in range(3):
         metrics, _ = run.meta_step()
@@ -318,7 +326,8 @@ def test_a_resumed_run_has_the_meta_parameters_that_it_leaves_alone_too(name, tm
     def run(rate):
         rule = SmallRule()
         rule.assign(rule.theta() | {"rate": tf.constant(rate)})
-        return MetaTrainer(rule, small_family(), REGISTRY[name](), meta_steps=4, tasks=4, trained=("planes",))
+        settings = {"meta_steps": 4, "tasks": 4, "trained": ("planes",), "jit_compile": False}
+        return MetaTrainer(rule, small_family(), REGISTRY[name](), **settings)
 
     first = run(-1.0)
     first.meta_step()

@@ -110,10 +110,18 @@ def test_one_process_a_run_directory(tmp_path):
 
 
 def trainer(family=None, estimator=None, **arguments):
-    arguments = {"meta_steps": 400, "tasks": 4} | arguments
+    # Nothing here is about XLA, whose programs take seconds and a quarter of a GB each.
+    arguments = {"meta_steps": 400, "tasks": 4, "jit_compile": False} | arguments
     return MetaTrainer(
         SmallRule(), family or small_family(), estimator or estimators.TruncatedBPTT(), **arguments
     )
+
+
+def flag_of(train):
+    """Whether XLA compiles what the trainer has compiled."""
+    (estimate,) = train._compiled.values()
+    (concrete,) = estimate._list_all_concrete_functions()
+    return concrete.function_def.attr["_XlaMustCompile"].b
 
 
 def assert_finite(theta):
@@ -201,6 +209,16 @@ def test_several_steps_a_call_are_the_same_steps():
         trainer(meta_steps=7, steps_per_call=3)
 
 
+def test_a_run_that_xla_does_not_compile_is_the_same_but_for_rounding():
+    compiled, plain = trainer(jit_compile=True), trainer(jit_compile=False)
+    for _ in range(3):
+        expected, found = compiled.meta_step()[0], plain.meta_step()[0]
+        np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-3)
+    assert [flag_of(train) for train in (compiled, plain)] == [True, False]
+    for name, value in compiled.theta().items():
+        np.testing.assert_allclose(plain.theta()[name], value, rtol=1e-3)
+
+
 def test_the_best_rule_is_kept(monkeypatch):
     train = trainer()
     best = BestRule(train, small_family(split="validation", ways=2))
@@ -264,7 +282,7 @@ def test_two_thousand_meta_steps():
 
 def assert_endurance(families, steps):
     """No retracing after the first visit of each family and window; memory at the end as in the second quarter."""
-    train = trainer(families, meta_steps=steps, tasks=2)
+    train = trainer(families, meta_steps=steps, tasks=2, jit_compile=True)
     memory = []
 
     def on_step(step, metrics, scalars):

@@ -18,7 +18,8 @@ def run(estimator, visits="all", **settings):
         small_family(windows=(3,), horizon=(3, 3), weight=WEIGHTS[0]),
         small_family(windows=(2,), horizon=(3, 3), weight=WEIGHTS[1], ways=2),
     ]
-    return MetaTrainer(SmallRule(), families, estimator, visits=visits, meta_steps=4, tasks=4, **settings)
+    settings = {"meta_steps": 4, "tasks": 4, "jit_compile": False} | settings
+    return MetaTrainer(SmallRule(), families, estimator, visits=visits, **settings)
 
 
 def assert_compiled_once(trainer):
