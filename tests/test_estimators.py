@@ -277,14 +277,7 @@ def test_learned_rules_with_every_estimator(name):
         assert np.isfinite(scalars["meta/gradient_norm"]) and scalars["meta/gradient_norm"] > 0
 
 
-# One of each kind: a gradient, a persistent estimate, one that the host updates.
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=() if name in ("truncated_bptt", "pes", "cma_es") else pytest.mark.slow)
-        for name in sorted(REGISTRY)
-    ],
-)
+@pytest.mark.parametrize("name", sorted(REGISTRY))
 def test_a_run_may_train_some_of_the_meta_parameters_only(name):
     rule = SmallRule()
     first = {key: value.numpy() for key, value in rule.theta().items()}
@@ -305,6 +298,14 @@ def test_a_run_may_train_some_of_the_meta_parameters_only(name):
     assert moved == {"planes"}
     if name == "cma_es":
         assert {tuple(v.shape) for v in run.variables()["estimator"]} == {(), (2,), (2, 2)}
+
+
+def test_names_of_what_is_trained_may_end_in_anything():
+    rule = rules.make("genome", corruption=0.3, feedback="symmetric")
+    run = MetaTrainer(rule, small_family(), TruncatedBPTT(), trained=("consistency/*", "step"))
+    searched = {"consistency/sharpness", "consistency/certainty", "consistency/balance", "step"}
+    assert run._searched().keys() == searched
+    assert run._fixed().keys() == rule.theta().keys() - searched
 
 
 def test_the_gradient_of_some_is_that_part_of_the_gradient_of_all():

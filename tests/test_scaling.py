@@ -37,8 +37,7 @@ def test_steps_in_a_row_that_hang_together_fall_slower():
 
 
 def test_the_tool_runs_on_real_gradients(tmp_path):
-    settings = {"tasks_per_replica": 8, "jit_compile": False}
-    trainer = MetaTrainer(SmallRule(), small_family(), estimators.TruncatedBPTT(), **settings)
+    trainer = MetaTrainer(SmallRule(), small_family(), estimators.TruncatedBPTT(), tasks_per_replica=8)
     assert trainer.tasks == 8
     theta = trainer.theta()
     gradients = simulate_replicas.gradients(trainer, replicas=4, steps=2, warm_up=1)

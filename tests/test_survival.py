@@ -110,7 +110,7 @@ def test_one_process_a_run_directory(tmp_path):
 
 
 def trainer(family=None, estimator=None, **arguments):
-    # Nothing here is about XLA, whose programs take seconds and a quarter of a GB each.
+    # XLA's programs take a quarter of a GB each, so only what is about numbers that are not finite asks for them.
     arguments = {"meta_steps": 400, "tasks": 4, "jit_compile": False} | arguments
     return MetaTrainer(
         SmallRule(), family or small_family(), estimator or estimators.TruncatedBPTT(), **arguments
@@ -138,7 +138,7 @@ def poison(pool):
 
 @pytest.mark.parametrize("name", ["truncated_bptt", "pes"])
 def test_poisoned_networks_are_replaced_and_theta_stays_finite(name):
-    train = trainer(estimator=estimators.REGISTRY[name]())
+    train = trainer(estimator=estimators.REGISTRY[name](), jit_compile=True)
     before = train.rule.theta()
     train.pools[0] = poison(train.pools[0])
     metrics, _ = train.meta_step()
@@ -165,7 +165,7 @@ def test_a_gradient_that_is_too_large_for_a_float_is_not_taken():
 
 
 def test_a_learning_rate_far_too_high_never_makes_theta_infinite():
-    train = trainer(learning_rate=3.0, clip_norm=1e6)
+    train = trainer(learning_rate=3.0, clip_norm=1e6, jit_compile=True)
     seen = []
 
     def on_step(step, metrics, scalars):
@@ -189,7 +189,7 @@ def test_a_data_set_of_zeros(tmp_path):
         x_test=np.zeros([30, 8, 8], np.uint8),
         y_test=np.arange(30) % 3,
     )
-    train = trainer(small_family(sources=(f"npz:{tmp_path / 'zeros.npz'}",)))
+    train = trainer(small_family(sources=(f"npz:{tmp_path / 'zeros.npz'}",)), jit_compile=True)
     for _ in range(4):
         metrics, _ = train.meta_step()
         assert metrics["used"].all() and np.isfinite(metrics["loss"]).all()

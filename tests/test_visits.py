@@ -46,7 +46,8 @@ def test_the_gradients_of_all_families_are_averaged_by_weight(make):
         np.testing.assert_allclose(value, 0.25 * parts[0] + 0.75 * parts[1], rtol=1e-3, atol=1e-7)
 
 
-@pytest.mark.parametrize(("make", "criterion"), [(CMAES, "error_rate"), (OpenAIES, "loss")])
+@pytest.mark.parametrize("make", [CMAES, OpenAIES])
+@pytest.mark.parametrize("criterion", ["loss", "error_rate"])
 def test_candidates_are_compared_on_all_families(make, criterion):
     trainer = run(make(criterion=criterion))
     with mock.patch.object(make, "tell", autospec=True, side_effect=make.tell) as tell:
