@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+#: Length at which a prediction is read as logits. A right one of that length is 3,000 times as sure of its class as of another.
+CONFIDENCE = 8.0
+
 
 class ProbeResult(NamedTuple):
     """What the ridge probe found; losses and accuracies are `[tasks]`.
@@ -17,6 +20,7 @@ class ProbeResult(NamedTuple):
       query_error, support_error: squared error of the (normalised) predictions, summed over classes, mean over examples.
       ridge_term: ridge times the squared weights, a support example.
       query_accuracy, support_accuracy: fraction right.
+      query_cross_entropy: of the labels and a softmax over the prediction at length `CONFIDENCE`, mean over examples.
       weights: `[tasks, features + 1, classes]`, the last row the intercept.
     """
 
@@ -26,6 +30,7 @@ class ProbeResult(NamedTuple):
     ridge_term: tf.Tensor
     query_accuracy: tf.Tensor
     support_accuracy: tf.Tensor
+    query_cross_entropy: tf.Tensor
     weights: tf.Tensor
 
 
@@ -106,10 +111,12 @@ def ridge_probe(
     weights = ridge_weights(support, support_target, ridge)
     support_prediction = tf.matmul(support, weights[:, :-1]) + weights[:, -1:]
     query_prediction = tf.matmul(query, weights[:, :-1]) + weights[:, -1:]
+    length = tf.reduce_sum(tf.square(query_prediction), axis=2, keepdims=True)
+    direction = query_prediction * tf.math.rsqrt(length + 1e-12)
     if normalise_predictions:
-        length = tf.reduce_sum(tf.square(query_prediction), axis=2, keepdims=True)
-        query_prediction = query_prediction * tf.math.rsqrt(length + 1e-12)
+        query_prediction = direction
     query_error = error(query_prediction, query_target)
+    cross_entropy = tf.nn.softmax_cross_entropy_with_logits(query_labels, CONFIDENCE * direction)
     support_error = error(support_prediction, support_target)
     penalty = tf.cast(ridge, support.dtype) * tf.reduce_sum(tf.square(weights[:, :-1]), axis=[1, 2])
     ridge_term = penalty / support.shape[1]
@@ -121,5 +128,6 @@ def ridge_probe(
         ridge_term,
         accuracy(query_prediction, query_labels),
         accuracy(support_prediction, support_labels),
+        tf.reduce_mean(cross_entropy, axis=1),
         weights,
     )

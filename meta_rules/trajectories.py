@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from meta_rules import probes, stateless
 from meta_rules.configuration import configurable
+from meta_rules.errors import UserError
 from meta_rules.networks import NetworkState
 from meta_rules.rules.base import per_task
 from meta_rules.tasks.family import Task
@@ -71,10 +72,19 @@ class RuleLearning:
       rule: an `UpdateRule`.
       family: a `TaskFamily`.
       ridge: penalty of the ridge probe.
+      objective: what the meta-loss is: `squared_error`, the published one, or `cross_entropy`, which asks for the right class
+        before the others and not for its exact target, and so is nearer to accuracy where there are many classes.
+
+    Raises:
+      UserError: an unknown objective.
     """
 
-    def __init__(self, rule, family, ridge: float = 1.0):
-        self.rule, self.family, self.ridge = rule, family, ridge
+    def __init__(self, rule, family, ridge: float = 1.0, objective: str = "squared_error"):
+        if objective not in ("squared_error", "cross_entropy"):
+            raise UserError(
+                f"RuleLearning.objective must be 'squared_error' or 'cross_entropy', got {objective!r}."
+            )
+        self.rule, self.family, self.ridge, self.objective = rule, family, ridge, objective
         self.network = rule.network(family.layer_sizes, family.activation)
 
     @property
@@ -137,7 +147,8 @@ class RuleLearning:
         result = probes.ridge_probe(
             features[:, :cut], shots.support_labels, features[:, cut:], shots.query_labels, ridge=self.ridge
         )
-        return result.loss, {"accuracy": result.query_accuracy}
+        loss = result.loss if self.objective == "squared_error" else result.query_cross_entropy
+        return loss, {"accuracy": result.query_accuracy}
 
 
 class PartlyFixed:

@@ -37,6 +37,17 @@ SMALL = {
 }
 #: Registered name and arguments of a variant, by the name that the contract tests give it.
 VARIANTS = {
+    "default_contrast": (
+        "default",
+        {
+            "planes": ("learned", "consistency"),
+            "corruption": 0.3,
+            "directions": 0.4,
+            "neighbours": 0.3,
+            "linear_top": True,
+            "falling": True,
+        },
+    ),
     "genome_views": ("genome", {"corruption": 0.3, "patches": 0.5, "deformation": 1.0}),
     "genome_contrast": (
         "genome",

@@ -146,6 +146,7 @@ def test_a_layer_of_one_unit_stands_for_classes():
     assert consistency.own_errors(theta, z, z, 0.9, sought_examples(z)).shape == (2, 2, 9, 1)
 
 
+@pytest.mark.parametrize("name", ["default", "genome"])
 @pytest.mark.parametrize(
     ("words", "options"),
     [
@@ -156,6 +157,6 @@ def test_a_layer_of_one_unit_stands_for_classes():
         ("sought by directions", {"neighbours": 0.3, "corruption": 0.3}),
     ],
 )
-def test_directions_that_there_cannot_be_are_refused(words, options):
+def test_directions_that_there_cannot_be_are_refused(name, words, options):
     with pytest.raises(UserError, match=words):
-        rules.make("genome", **options)
+        rules.make(name, **options)

@@ -24,6 +24,7 @@ from meta_rules.estimators import (
 )
 from meta_rules.estimators.black_box import ranks
 from meta_rules.meta_trainer import MetaTrainer
+from meta_rules.rules.base import per_task
 from meta_rules.trajectories import PartlyFixed, RuleLearning
 
 THETA = {"shift": tf.constant(0.3, tf.float64)}
@@ -298,6 +299,20 @@ def test_a_run_may_train_some_of_the_meta_parameters_only(name):
     assert moved == {"planes"}
     if name == "cma_es":
         assert {tuple(v.shape) for v in run.variables()["estimator"]} == {(), (2,), (2, 2)}
+
+
+def test_the_meta_loss_may_be_the_cross_entropy():
+    rule, family = SmallRule(), small_family()
+    squared, other = (
+        RuleLearning(rule, family, objective=name) for name in ("squared_error", "cross_entropy")
+    )
+    pool = squared.initial(stateless.split(stateless.key(0), 3))
+    copies = per_task(rule.theta(), 3)
+    (squared_error, figures), (cross_entropy, others) = (each.loss(copies, pool) for each in (squared, other))
+    assert np.all(cross_entropy != squared_error)
+    np.testing.assert_array_equal(figures["accuracy"], others["accuracy"])
+    with pytest.raises(UserError, match="cross_entropy"):
+        RuleLearning(rule, family, objective="accuracy")
 
 
 def test_names_of_what_is_trained_may_end_in_anything():

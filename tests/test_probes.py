@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from sklearn.linear_model import Ridge
+from sklearn.metrics import log_loss
 
 from meta_rules import probes
 
@@ -70,3 +71,19 @@ def test_one_task_does_not_see_another():
     features[1] = np.nan
     spoilt = probes.ridge_probe(features, labels, features, labels)
     assert np.isnan(spoilt.loss[1]) and spoilt.loss[0] == both.loss[0]
+
+
+def test_the_cross_entropy_is_scikit_learns_of_predictions_at_one_length():
+    random = np.random.default_rng(2)
+    features = random.normal(size=(2, 30, 5))
+    of = np.concatenate([np.arange(4), random.integers(0, 4, size=26)])
+    labels = np.broadcast_to(np.eye(4)[of], (2, 30, 4))
+    support, query = slice(0, 18), slice(18, None)
+    parts = [tf.constant(each[:, part]) for part in (support, query) for each in (features, labels)]
+    found = probes.ridge_probe(*parts)
+    for task in range(2):
+        weights = found.weights[task].numpy()
+        said = features[task, query] @ weights[:-1] + weights[-1]
+        odds = np.exp(probes.CONFIDENCE * said / np.linalg.norm(said, axis=1, keepdims=True))
+        expected = log_loss(of[query], odds / odds.sum(axis=1, keepdims=True), labels=range(4))
+        np.testing.assert_allclose(found.query_cross_entropy[task], expected, rtol=1e-9)

@@ -214,11 +214,12 @@ def test_every_example_has_exactly_one_winner_however_it_is_compiled():
 # The default rule set by hand
 
 
-def by_hand(planes, step=0.01):
+def by_hand(planes, step=0.01, **options):
     """A default rule whose change is the plain sum of these planes, and the numbers that make it so."""
-    rule = rules.make("default", hidden=4, planes=("learned", *planes), normalise=False, dtype="float64")
+    planes = ("learned", *planes)
+    rule = rules.make("default", hidden=4, planes=planes, normalise=False, dtype="float64", **options)
     theta = rule.theta()
-    theta["planes"] = tf.constant([0.0] + [1.0] * len(planes), tf.float64)
+    theta["planes"] = tf.constant([0.0] + [1.0] * (len(planes) - 1), tf.float64)
     theta["step"] = tf.constant(np.log(step), tf.float64)
     theta["readout/bias"] = tf.zeros_like(theta["readout/bias"])
     rule.assign(theta)
@@ -250,6 +251,20 @@ def test_the_default_rule_set_by_hand_is_exactly(planes, activation):
         expected = w + 0.01 * CLOSED_FORMS[planes](x, y, w)
         np.testing.assert_allclose(after.kernels[layer][0], expected, rtol=1e-12, atol=1e-13)
         np.testing.assert_array_equal(after.biases[layer], 0.0)
+
+
+def test_a_step_that_falls_is_smaller_by_the_age_of_the_network():
+    rule = by_hand(("hebb",), falling=True)
+    rule.assign(rule.theta() | {"anneal": tf.constant(np.log(np.expm1(0.5)), tf.float64)})
+    network = BaseNetwork((6, 4), "linear", standardise_inputs=False, dtype="float64")
+    state = rule.initial_state((6, 4), KEYS)
+    rows = np.random.default_rng(1).normal(size=(1, 11, 6))
+    whole = rows[0].T @ rows[0] @ state.kernels[0][0].numpy() / 11
+    for age, share in ((0.0, 1.0), (300.0, 0.5)):
+        memory = state.memory._replace(clock=tf.constant([age], tf.float64))
+        after = rule(state._replace(memory=memory), tf.constant(rows), network=network)
+        np.testing.assert_allclose(after.kernels[0] - state.kernels[0], 0.01 * share * whole[None], rtol=1e-9)
+        assert after.memory.clock[0] == age + 1.0
 
 
 def test_the_default_rule_set_by_hand_finds_the_first_principal_component():

@@ -18,6 +18,7 @@ import math
 
 import tensorflow as tf
 
+from meta_rules.errors import UserError
 from meta_rules.rules.base import Parameter
 from meta_rules.rules.contrast import contrast_errors, sought_examples
 from meta_rules.rules.local import mean_product
@@ -32,6 +33,25 @@ def parameters(directions=0.0):
     """The meta-parameters of the objective, for a rule's own `parameters`; those of the contrast too if it has units."""
     starts = WEIGHTS | CONTRAST if directions else WEIGHTS
     return {f"consistency/{name}": Parameter((), value=math.log(value)) for name, value in starts.items()}
+
+
+def checked_shares(damage, directions, neighbours):
+    """Refuses what there cannot be; see `own_errors` for the shares.
+
+    Args:
+      damage: `views.Damage`, by which the second view differs.
+      directions, neighbours: shares, in [0, 1).
+
+    Raises:
+      UserError: a share out of its range, directions without a second view, or neighbours without directions.
+    """
+    for name, share in {"directions": directions, "neighbours": neighbours}.items():
+        if not 0.0 <= share < 1.0:
+            raise UserError(f"{name} must be in [0, 1), got {share}.")
+    if directions and not damage:
+        raise UserError("directions compare two views; give corruption, for example 0.3.")
+    if neighbours and not directions:
+        raise UserError("neighbours are sought by directions; give directions, for example 0.5.")
 
 
 def consistency_errors(pre, view, sharpness, certainty, balance):

@@ -5,7 +5,7 @@ turns them into K pairs of factors, `b` (the unit as a sender) and `a` (as a rec
 the change of W_ij is the mean over the batch of `sum_k b_ik a_jk`. Fixed planes (Hebb, winner-take-all,
 decorrelation) are mixed in with learned coefficients. There is no loss and no label: the error starts as a
 learned function of the top activity. With `corruption`, every unit also hears what it says to a second, damaged
-view of each example, and the plane `consistency` draws the two together (see `consistency.py`).
+view of each example, and the plane `consistency` draws the two together (see `consistency.py` and `contrast.py`).
 
 Arrays are `[tasks, channels, batch, units]`. So the small network is one matrix product `[out, in] x [in,
 batch * units]` with a long contiguous axis, its normalisation reduces contiguous rows, and both the way down
@@ -15,6 +15,9 @@ Source: the rule follows the form of Metz et al. 2019 (section 3.2 and appendix)
 published rule is `metz2019`.
 """
 
+import math
+from typing import NamedTuple
+
 import tensorflow as tf
 
 from meta_rules.configuration import configurable
@@ -23,7 +26,7 @@ from meta_rules.networks import ACTIVATIONS, NetworkState
 from meta_rules.rules import consistency, views
 from meta_rules.rules.base import Parameter, UpdateRule, fan_in, register, unit_columns
 from meta_rules.rules.channels import batch_norm, channel_means, channel_norm, mix, outer, row_means
-from meta_rules.rules.local import competition, mean_product, mean_square, winners
+from meta_rules.rules.local import competition, fall, mean_product, mean_square, winners
 
 PLANES = ("learned", "hebb", "winner", "decorrelation")
 #: Planes along W itself: they set its length, so they mean something only where nothing else does.
@@ -35,6 +38,18 @@ LOCAL_INPUTS = 3
 TOP_INPUTS = 4
 #: What a second view adds to either: current and competition of that view, and both views' errors.
 VIEW_INPUTS = 4
+#: Where a step that falls begins, and its exponent: with these the plane `consistency` learns well by itself.
+FALLING_STEP, FALL = 0.1, 0.57
+
+
+class DefaultMemory(NamedTuple):
+    """What networks remember whose step falls.
+
+    Attributes:
+      clock: rule applications so far, `[tasks]`.
+    """
+
+    clock: tf.Tensor
 
 
 @register("default")
@@ -53,6 +68,11 @@ class DefaultRule(UpdateRule):
         holds their coefficients.
       corruption, patches, deformation: how a second view of the batch differs from the first, see `views.Damage`; no
         corruption, no second view.
+      directions, neighbours: shares, in [0, 1), of the units that tell an example from the others, and of the nearest
+        example as another view of it; see `consistency.own_errors` and `contrast.sought_examples`.
+      linear_top: whether features are the top layer's z itself, without the activation.
+      falling: whether the step falls with the age of a network, as (1 + age / 100)^-anneal. A step of one size never comes
+        to rest.
       normalise: scale planes, changes and columns of W to unit rms. False leaves all three as they are, and
         the fixed planes then read what a plain network has: the layer's input x, and `y = activation(x W)`
         without batch normalisation. With the learned coefficients set by hand that is Hebb's rule (hebb 1),
@@ -61,7 +81,8 @@ class DefaultRule(UpdateRule):
 
     Raises:
       UserError: planes that are unknown, none, repeated, along W while its columns are normalised, or that compare
-        two views where there is one; damage that there cannot be.
+        two views where there is one; damage or a share that there cannot be, directions without a second view, or
+        neighbours without directions.
     """
 
     neuron_local = False
@@ -76,6 +97,10 @@ class DefaultRule(UpdateRule):
         corruption: float = 0.0,
         patches: float = 0.0,
         deformation: float = 0.0,
+        directions: float = 0.0,
+        neighbours: float = 0.0,
+        linear_top: bool = False,
+        falling: bool = False,
         feedback: str = "learned",
         seed: int = 0,
         **kwargs,
@@ -87,6 +112,9 @@ class DefaultRule(UpdateRule):
         self.planes = tuple(planes)
         self.normalise = normalise
         self.damage = views.Damage(corruption, patches, deformation).checked()
+        consistency.checked_shares(self.damage, directions, neighbours)
+        self.directions, self.neighbours = directions, neighbours
+        self.linear_top, self.falling = linear_top, falling
         # What is damaged is drawn input by input, so with other inputs at the same place it is the same in distribution only.
         self.permutation_equivariant = not self.damage
         if set(self.planes) & set(VIEW_PLANES) and not self.damage:
@@ -110,6 +138,10 @@ class DefaultRule(UpdateRule):
             "planes": list(self.planes),
             "normalise": self.normalise,
             **self.damage._asdict(),
+            "directions": self.directions,
+            "neighbours": self.neighbours,
+            "linear_top": self.linear_top,
+            "falling": self.falling,
             **super().rule_config(),
         }
 
@@ -129,10 +161,11 @@ class DefaultRule(UpdateRule):
             "readout/error": fan_in(hidden, errors),
             "readout/receiver": fan_in(hidden, factors),
             "readout/sender": fan_in(hidden, factors),
-            "readout/bias": fan_in(hidden, 1),
+            # What is random would only disturb a plane that learns well by itself.
+            "readout/bias": Parameter((hidden, 1)) if "consistency" in self.planes else fan_in(hidden, 1),
             "readout/step": Parameter((hidden, 1)),
             "planes": Parameter((len(self.planes),), value=self._first_coefficients()),
-            "step": Parameter((), value=-3.0),
+            "step": Parameter((), value=math.log(FALLING_STEP) if self.falling else -3.0),
             "bias_step": Parameter((), value=-4.0),
         }
         if not self.scheme.carries:
@@ -140,14 +173,20 @@ class DefaultRule(UpdateRule):
         if "learned" not in self.planes:
             del parameters["readout/sender"], parameters["readout/receiver"]
         if self.damage:
-            parameters |= consistency.parameters()
+            parameters |= consistency.parameters(self.directions)
+        if self.falling:
+            parameters["anneal"] = Parameter((), value=math.log(math.expm1(FALL)))
         return parameters
 
     def _first_coefficients(self):
         """Where the planes' coefficients start: alike, and most on the plane that learns well by itself if it is there."""
         if "consistency" not in self.planes:
             return 0.5
-        return [1.0 if name == "consistency" else 0.25 for name in self.planes]
+        return [1.0 if name == "consistency" else 0.1 for name in self.planes]
+
+    def initial_memory(self, layer_sizes, keys):
+        """`DefaultMemory` where the step falls, nothing elsewhere."""
+        return DefaultMemory(tf.zeros([tf.shape(keys)[0]], self.dtype)) if self.falling else ()
 
     def update(self, theta, network, state, inputs, keys):
         """One application; see `UpdateRule.update`."""
@@ -155,7 +194,8 @@ class DefaultRule(UpdateRule):
         view = wishes = None
         if self.damage:
             view = network.activities(state, views.second_view(inputs, self.damage, keys))
-            wishes = consistency.sweep_down(theta, self.scheme, state, activities, view)
+            shares = self.directions, self.neighbours
+            wishes = consistency.sweep_down(theta, self.scheme, state, activities, view, *shares)
         hidden, readouts = self._sweep_down(theta, state, activities, view, wishes)
         scaled = unit_columns if self.normalise else tf.identity
         kernels, biases, feedback = [], [], []
@@ -164,13 +204,15 @@ class DefaultRule(UpdateRule):
             planes = self._planes(kernel, activities, readouts, layer, network.activation)
             if "consistency" in self.planes:
                 planes["consistency"] = consistency.consistency_plane(wishes[layer], activities, view, layer)
-            change = self._step_size(theta, hidden[layer]) * self._change(theta, kernel, planes)
+            size = self._step_size(theta, hidden[layer], state.memory)
+            change = size * self._change(theta, kernel, planes)
             kernels.append(scaled(kernel + change))
             if self.scheme.learned:
                 feedback.append(scaled(state.feedback[layer - 1] + change))
             biases.append(self._bias(theta, state.biases[layer - 1], hidden[layer]))
         carried = tuple(feedback) if self.scheme.learned else state.feedback
-        return NetworkState(tuple(kernels), tuple(biases), carried, state.memory)
+        memory = DefaultMemory(state.memory.clock + 1.0) if self.falling else state.memory
+        return NetworkState(tuple(kernels), tuple(biases), carried, memory)
 
     def _sweep_down(self, theta, state, activities, view, wishes):
         """Hidden activity of every unit and its readouts, two lists with layer 0 first.
@@ -230,10 +272,12 @@ class DefaultRule(UpdateRule):
         second -= mix(minus_layer, row_means(first))
         return tf.nn.relu(channel_norm(second, theta["unit_network/out_bias"]))
 
-    def _step_size(self, theta, hidden):
-        """`[tasks, 1, 1]`: bounded above (unbounded steps end in chaos), lowered by the layer's activity."""
+    def _step_size(self, theta, hidden, memory):
+        """`[tasks, 1, 1]`: bounded above (unbounded steps end in chaos), lowered by the layer's activity, and by age."""
         activity = channel_means(hidden)
         lowered = tf.minimum(tf.einsum("tc,tcd->td", activity, theta["readout/step"]), 0.0)
+        if self.falling:
+            lowered += fall(theta["anneal"], memory.clock)[:, None]
         return tf.exp(tf.minimum(theta["step"], -1.0)[:, None] + lowered)[:, :, None]
 
     def _planes(self, kernel, activities, readouts, layer, activation):

@@ -15,12 +15,11 @@ import numpy as np
 import tensorflow as tf
 
 from meta_rules.configuration import configurable
-from meta_rules.errors import UserError
 from meta_rules.networks import NetworkState
 from meta_rules.rules import consistency, views
 from meta_rules.rules.base import Parameter, UpdateRule, register, unit_columns
 from meta_rules.rules.channels import channel_norm
-from meta_rules.rules.local import batch_norm, competition, mean_product, mean_square, winners
+from meta_rules.rules.local import batch_norm, competition, fall, mean_product, mean_square, winners
 
 #: Name and initial coefficient of every plane. u is the sender's batch-normalised activity, v the receiver's.
 PLANES = {
@@ -105,15 +104,7 @@ class GenomeRule(UpdateRule):
     ):
         super().__init__(feedback=feedback, seed=seed, **kwargs)
         self.damage = views.Damage(corruption, patches, deformation).checked()
-        for name, share in {"directions": directions, "neighbours": neighbours}.items():
-            if not 0.0 <= share < 1.0:
-                raise UserError(f"GenomeRule.{name} must be in [0, 1), got {share}.")
-        if directions and not self.damage:
-            raise UserError("GenomeRule.directions compare two views; give corruption, for example 0.3.")
-        if neighbours and not directions:
-            raise UserError(
-                "GenomeRule.neighbours are sought by directions; give directions, for example 0.5."
-            )
+        consistency.checked_shares(self.damage, directions, neighbours)
         self.directions, self.neighbours, self.linear_top = directions, neighbours, linear_top
         # What is damaged is drawn input by input, so with other inputs at the same place it is the same in distribution only.
         self.permutation_equivariant = not self.damage
@@ -275,8 +266,7 @@ class GenomeRule(UpdateRule):
     def _step_size(self, theta, clock, is_top):
         """`[tasks, 1, 1]`; bounded above, because unbounded steps end in chaos."""
         size = theta["step"] + theta["step_top"] if is_top else theta["step"]
-        exponent = tf.math.softplus(theta["anneal"])
-        return tf.exp(tf.minimum(size, -1.0) - exponent * tf.math.log1p(clock / 100.0))[:, None, None]
+        return tf.exp(tf.minimum(size, -1.0) + fall(theta["anneal"], clock))[:, None, None]
 
     def _held(self, theta, kernel):
         """Columns scaled towards unit rms; at a homeostasis of 1 all the way, at 0 not at all."""

@@ -38,6 +38,11 @@ def mean_product(senders, receivers):
     return tf.matmul(senders, receivers, transpose_a=True) / examples
 
 
+def fall(exponent, age):
+    """Logarithm of what a step has become of 1: `-softplus(exponent) * log(1 + age / 100)`, of any shape."""
+    return -tf.math.softplus(exponent) * tf.math.log1p(age / 100.0)
+
+
 def mean_square(values):
     """Mean over the batch of the square of each unit's activity, `[..., 1, units]`."""
     return tf.reduce_mean(tf.square(values), axis=-2, keepdims=True)
