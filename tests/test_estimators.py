@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from small_problems import LinearQuadratic, SmallRule, derivative, small_family
 
-from meta_rules import estimators, rules, stateless
+from meta_rules import estimators, stateless
 from meta_rules.checkpoints import RunCheckpoints
 from meta_rules.errors import UserError
 from meta_rules.estimators import (
@@ -24,8 +24,6 @@ from meta_rules.estimators import (
 )
 from meta_rules.estimators.black_box import ranks
 from meta_rules.meta_trainer import MetaTrainer
-from meta_rules.rules.base import per_task
-from meta_rules.trajectories import PartlyFixed, RuleLearning
 
 THETA = {"shift": tf.constant(0.3, tf.float64)}
 EXACT = {"before": 24.0802, "after": 32.0190}
@@ -276,90 +274,6 @@ def test_learned_rules_with_every_estimator(name):
         assert {"loss", "accuracy", "age", "used"} == set(metrics)
         assert all(np.isfinite(value).all() and value.shape == (4,) for value in metrics.values())
         assert np.isfinite(scalars["meta/gradient_norm"]) and scalars["meta/gradient_norm"] > 0
-
-
-@pytest.mark.parametrize("name", sorted(REGISTRY))
-def test_a_run_may_train_some_of_the_meta_parameters_only(name):
-    rule = SmallRule()
-    first = {key: value.numpy() for key, value in rule.theta().items()}
-    run = MetaTrainer(
-        rule,
-        small_family(),
-        REGISTRY[name](),
-        meta_steps=3,
-        tasks=4,
-        trained=("pl*",),
-        averaging=0.0,
-        jit_compile=False,
-    )
-    for _ in range(3):
-        metrics, _ = run.meta_step()
-        assert np.isfinite(metrics["loss"]).all()
-    moved = {key for key, value in run.theta().items() if np.any(value != first[key])}
-    assert moved == {"planes"}
-    if name == "cma_es":
-        assert {tuple(v.shape) for v in run.variables()["estimator"]} == {(), (2,), (2, 2)}
-
-
-def test_the_meta_loss_may_be_the_cross_entropy():
-    rule, family = SmallRule(), small_family()
-    squared, other = (
-        RuleLearning(rule, family, objective=name) for name in ("squared_error", "cross_entropy")
-    )
-    pool = squared.initial(stateless.split(stateless.key(0), 3))
-    copies = per_task(rule.theta(), 3)
-    (squared_error, figures), (cross_entropy, others) = (each.loss(copies, pool) for each in (squared, other))
-    assert np.all(cross_entropy != squared_error)
-    np.testing.assert_array_equal(figures["accuracy"], others["accuracy"])
-    with pytest.raises(UserError, match="cross_entropy"):
-        RuleLearning(rule, family, objective="accuracy")
-
-
-def test_names_of_what_is_trained_may_end_in_anything():
-    rule = rules.make("genome", corruption=0.3, feedback="symmetric")
-    run = MetaTrainer(rule, small_family(), TruncatedBPTT(), trained=("consistency/*", "step"))
-    searched = {"consistency/sharpness", "consistency/certainty", "consistency/balance", "step"}
-    assert run._searched().keys() == searched
-    assert run._fixed().keys() == rule.theta().keys() - searched
-
-
-def test_the_gradient_of_some_is_that_part_of_the_gradient_of_all():
-    rule = rules.make("genome", corruption=0.3, feedback="symmetric")
-    estimator, problem, theta = TruncatedBPTT(), RuleLearning(rule, small_family()), rule.theta()
-    pool = estimator.initial(problem, theta, stateless.split(stateless.key(0), 2))
-    expected = estimator.estimate(problem, theta, pool, 3).gradient
-    searched = {key: theta[key] for key in theta if key.startswith("consistency")}
-    fixed = {key: theta[key] for key in theta if key not in searched}
-    found = estimator.estimate(PartlyFixed(problem, fixed), searched, pool, 3).gradient
-    assert found.keys() == searched.keys()
-    for key, value in found.items():
-        assert value != 0.0
-        np.testing.assert_allclose(value, expected[key], rtol=1e-4)
-
-
-@pytest.mark.parametrize("name", ["truncated_bptt", "cma_es"])
-def test_a_resumed_run_has_the_meta_parameters_that_it_leaves_alone_too(name, tmp_path):
-    def run(rate):
-        rule = SmallRule()
-        rule.assign(rule.theta() | {"rate": tf.constant(rate)})
-        settings = {"meta_steps": 4, "tasks": 4, "trained": ("planes",), "jit_compile": False}
-        return MetaTrainer(rule, small_family(), REGISTRY[name](), **settings)
-
-    first = run(-1.0)
-    first.meta_step()
-    RunCheckpoints(str(tmp_path), first.variables()).save(1, first.pools)
-    expected = first.meta_step()[0]["loss"]
-    # As if the rule that the run started from had changed meanwhile.
-    second = run(1.0)
-    second.pools = RunCheckpoints(str(tmp_path), second.variables()).restore(second.pools)
-    np.testing.assert_array_equal(second.meta_step()[0]["loss"], expected)
-    assert second.theta()["rate"] == -1.0
-
-
-@pytest.mark.parametrize("trained", [("consistancy/*",), ("rate", "consistancy/*"), ()])
-def test_a_name_to_train_that_there_is_not_is_refused(trained):
-    with pytest.raises(UserError, match="no meta-parameter is called '.*'; there are rate, planes"):
-        MetaTrainer(SmallRule(), small_family(), TruncatedBPTT(), trained=trained)
 
 
 def test_task_steps_count_arms_and_whole_lives(monkeypatch):

@@ -1,4 +1,4 @@
-"""The ridge probe against the published code's figures and against scikit-learn."""
+"""The ridge probe, and the meta-losses read from it, against the published code's figures and against scikit-learn."""
 
 import json
 import os
@@ -8,8 +8,12 @@ import pytest
 import tensorflow as tf
 from sklearn.linear_model import Ridge
 from sklearn.metrics import log_loss
+from small_problems import SmallRule, small_family
 
-from meta_rules import probes
+from meta_rules import probes, stateless
+from meta_rules.errors import UserError
+from meta_rules.rules.base import per_task
+from meta_rules.trajectories import RuleLearning
 
 GOLDEN = os.path.join(os.path.dirname(__file__), "golden")
 VARIANTS = {
@@ -87,3 +91,17 @@ def test_the_cross_entropy_is_scikit_learns_of_predictions_at_one_length():
         odds = np.exp(probes.CONFIDENCE * said / np.linalg.norm(said, axis=1, keepdims=True))
         expected = log_loss(of[query], odds / odds.sum(axis=1, keepdims=True), labels=range(4))
         np.testing.assert_allclose(found.query_cross_entropy[task], expected, rtol=1e-9)
+
+
+def test_the_meta_loss_may_be_the_cross_entropy():
+    rule, family = SmallRule(), small_family()
+    squared, other = (
+        RuleLearning(rule, family, objective=name) for name in ("squared_error", "cross_entropy")
+    )
+    pool = squared.initial(stateless.split(stateless.key(0), 3))
+    copies = per_task(rule.theta(), 3)
+    (squared_error, figures), (cross_entropy, others) = (each.loss(copies, pool) for each in (squared, other))
+    assert np.all(cross_entropy != squared_error)
+    np.testing.assert_array_equal(figures["accuracy"], others["accuracy"])
+    with pytest.raises(UserError, match="cross_entropy"):
+        RuleLearning(rule, family, objective="accuracy")
