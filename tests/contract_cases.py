@@ -46,6 +46,7 @@ VARIANTS = {
             "neighbours": 0.3,
             "linear_top": True,
             "falling": True,
+            "kinds": True,
         },
     ),
     "genome_views": ("genome", {"corruption": 0.3, "patches": 0.5, "deformation": 1.0}),

@@ -16,6 +16,8 @@ Source: Chen, Kornblith, Norouzi and Hinton, "A simple framework for contrastive
 
 import tensorflow as tf
 
+from meta_rules.rules.local import cosines, direction
+
 
 def sought_examples(inputs, neighbours=0.0):
     """Whom each example seeks in the other view, s above: `[tasks, batch, batch]`, every row sums to 1.
@@ -27,8 +29,7 @@ def sought_examples(inputs, neighbours=0.0):
     itself = tf.eye(inputs.shape[1], dtype=inputs.dtype)
     if not neighbours:
         return itself[None]
-    direction, _ = _direction(inputs)
-    alike = tf.matmul(direction, direction, transpose_b=True) - 4.0 * itself
+    alike = cosines(inputs) - 4.0 * itself
     nearest = tf.one_hot(tf.argmax(alike, axis=2, output_type=tf.int32), inputs.shape[1], dtype=inputs.dtype)
     return (1.0 - neighbours) * itself + neighbours * nearest
 
@@ -45,7 +46,7 @@ def contrast_errors(pre, view, temperature, sought):
       `[tasks, 2, batch, units]`: the error of the batch as it is, and that of its second view.
     """
     cold = 1.0 / temperature[:, None, None]
-    (first, size), (second, view_size) = _direction(pre), _direction(view)
+    (first, size), (second, view_size) = direction(pre), direction(view)
     alike = cold * tf.matmul(first, second, transpose_b=True)
     # How much nearer two views should be, less how near they are already.
     found = tf.nn.softmax(alike, axis=2) + tf.nn.softmax(alike, axis=1)
@@ -54,12 +55,6 @@ def contrast_errors(pre, view, temperature, sought):
     return tf.stack([_across(errors[0], first, size), _across(errors[1], second, view_size)], axis=1)
 
 
-def _direction(activity):
-    """`activity [tasks, batch, units]` at length 1, and what each example was multiplied with."""
-    factor = tf.math.rsqrt(tf.reduce_sum(tf.square(activity), axis=-1, keepdims=True) + 1e-6)
-    return activity * factor, factor
-
-
-def _across(errors, direction, factor):
+def _across(errors, along, factor):
     """Errors of a direction as errors of the activity: what lies along it changes the length only."""
-    return factor * (errors - direction * tf.reduce_sum(errors * direction, axis=-1, keepdims=True))
+    return factor * (errors - along * tf.reduce_sum(errors * along, axis=-1, keepdims=True))

@@ -23,7 +23,7 @@ import tensorflow as tf
 from meta_rules.configuration import configurable
 from meta_rules.errors import UserError
 from meta_rules.networks import ACTIVATIONS, NetworkState
-from meta_rules.rules import consistency, views
+from meta_rules.rules import consistency, kinds, views
 from meta_rules.rules.base import Parameter, UpdateRule, fan_in, register, unit_columns
 from meta_rules.rules.channels import batch_norm, channel_means, channel_norm, mix, outer, row_means
 from meta_rules.rules.local import competition, fall, mean_product, mean_square, winners
@@ -38,6 +38,18 @@ LOCAL_INPUTS = 3
 TOP_INPUTS = 4
 #: What a second view adds to either: current and competition of that view, and both views' errors.
 VIEW_INPUTS = 4
+#: What depends on the kinds of examples that a batch seems to hold, of a rule that may tell.
+OF_KINDS = (
+    "top_error/out",
+    "unit_network/in_bias",
+    "unit_network/out_bias",
+    "readout/error",
+    "readout/receiver",
+    "readout/sender",
+    "planes",
+    "consistency/contrast",
+    "consistency/temperature",
+)
 #: Where a step that falls begins, and its exponent: with these the plane `consistency` learns well by itself.
 FALLING_STEP, FALL = 0.1, 0.57
 
@@ -73,6 +85,8 @@ class DefaultRule(UpdateRule):
       linear_top: whether features are the top layer's z itself, without the activation.
       falling: whether the step falls with the age of a network, as (1 + age / 100)^-anneal. A step of one size never comes
         to rest.
+      kinds: whether the unit network and the planes' coefficients depend on how many kinds of examples a batch seems to
+        hold, see `kinds.py`; which parameters do is `OF_KINDS`.
       normalise: scale planes, changes and columns of W to unit rms. False leaves all three as they are, and
         the fixed planes then read what a plain network has: the layer's input x, and `y = activation(x W)`
         without batch normalisation. With the learned coefficients set by hand that is Hebb's rule (hebb 1),
@@ -101,6 +115,7 @@ class DefaultRule(UpdateRule):
         neighbours: float = 0.0,
         linear_top: bool = False,
         falling: bool = False,
+        kinds: bool = False,
         feedback: str = "learned",
         seed: int = 0,
         **kwargs,
@@ -114,7 +129,7 @@ class DefaultRule(UpdateRule):
         self.damage = views.Damage(corruption, patches, deformation).checked()
         consistency.checked_shares(self.damage, directions, neighbours)
         self.directions, self.neighbours = directions, neighbours
-        self.linear_top, self.falling = linear_top, falling
+        self.linear_top, self.falling, self.kinds = linear_top, falling, kinds
         # What is damaged is drawn input by input, so with other inputs at the same place it is the same in distribution only.
         self.permutation_equivariant = not self.damage
         if set(self.planes) & set(VIEW_PLANES) and not self.damage:
@@ -142,6 +157,7 @@ class DefaultRule(UpdateRule):
             "neighbours": self.neighbours,
             "linear_top": self.linear_top,
             "falling": self.falling,
+            "kinds": self.kinds,
             **super().rule_config(),
         }
 
@@ -176,6 +192,8 @@ class DefaultRule(UpdateRule):
             parameters |= consistency.parameters(self.directions)
         if self.falling:
             parameters["anneal"] = Parameter((), value=math.log(math.expm1(FALL)))
+        if self.kinds:
+            parameters |= kinds.parameters({name: parameters[name] for name in OF_KINDS if name in parameters})
         return parameters
 
     def _first_coefficients(self):
@@ -191,6 +209,8 @@ class DefaultRule(UpdateRule):
     def update(self, theta, network, state, inputs, keys):
         """One application; see `UpdateRule.update`."""
         activities = network.activities(state, inputs)
+        if self.kinds:
+            theta = kinds.adapted(theta, activities.pre[0])
         view = wishes = None
         if self.damage:
             view = network.activities(state, views.second_view(inputs, self.damage, keys))

@@ -19,6 +19,18 @@ def batch_norm(values, axis=-2, epsilon=1e-3):
     return (values - mean) * tf.math.rsqrt(variance + epsilon)
 
 
+def direction(activity):
+    """`activity [..., batch, units]` at length 1, and what each example was multiplied with."""
+    factor = tf.math.rsqrt(tf.reduce_sum(tf.square(activity), axis=-1, keepdims=True) + 1e-6)
+    return activity * factor, factor
+
+
+def cosines(values):
+    """Of the angles between examples: `[..., batch, units]` -> `[..., batch, batch]`."""
+    along, _ = direction(values)
+    return tf.matmul(along, along, transpose_b=True)
+
+
 def winners(current):
     """1 where a unit is the largest of its layer for that example, 0 elsewhere; of equals the first wins."""
     # Not `current >= reduce_max(current)`: XLA may compute the two sides separately and round them differently,
