@@ -46,6 +46,8 @@ OF_KINDS = (
     "readout/error",
     "readout/receiver",
     "readout/sender",
+    "readout/bias",
+    "bias_step",
     "planes",
     "consistency/contrast",
     "consistency/temperature",

@@ -3,13 +3,14 @@
 What is good for ten classes is bad for a hundred, and nobody tells a rule how many there are. Two numbers do, roughly, and
 both are read from the angles between the examples of a batch:
 
-- *closeness*, the share of pairs that are near each other, which falls as classes become many;
-- *narrowness*, the mean square of their cosines, which is one over the dimensions that the inputs fill. Where these are few,
-  pairs are near each other by chance.
+- how near each other its examples are, the share of pairs with a cosine above 1/2, which falls as classes become many;
+- how narrow it is, the mean square of the pairs' cosines, which is one over the dimensions that the inputs fill. Where these
+  are few, pairs are near each other by chance.
 
-Alone, neither ranks data sets by their classes; together they nearly do (docs/meta_training_log.md, tenth part). Units cannot
-see such a number among their inputs, because a unit network normalises what is the same for all of a batch away. So they move
-the meta-parameters themselves: `theta[name] + sum_s signal_s * theta["kinds/" + name]_s`, for the names that a rule chooses.
+Neither ranks data sets by their classes; the excess of the first over the second nearly does (docs/meta_training_log.md,
+tenth part). Units cannot see such a number among their inputs, because a unit network normalises what is the same for all of
+a batch away. So it moves the meta-parameters themselves: `theta[name] + sum_s signal_s * theta["kinds/" + name]_s`, for the
+names that a rule chooses.
 
 Source: our own. One over the mean square of cosines is the participation ratio, the usual measure of dimension (Gao et al.,
 "A theory of multineuronal dimensionality, dynamics and measurement", bioRxiv 2017).
@@ -23,12 +24,14 @@ from meta_rules.rules.local import cosines
 SIGNALS = 2
 #: A pair is near where its cosine is above this.
 NEAR = 0.5
-#: Where the logarithm of either lies on made-up handwriting, mixtures and textures: the middle of the signals.
+#: Where the logarithms of either lie on made-up handwriting, mixtures and textures.
 _MIDDLE = (-4.5, -3.0)
+#: The first signal is 0 between ten and forty kinds of handwriting, and about 1 away from it for few and for many kinds.
+_FEW, _SCALE = 0.2, 4.0
 
 
 def signals(inputs):
-    """Closeness and narrowness, each in (-1, 1): `[tasks, 2]`.
+    """The excess of nearness over narrowness, large where kinds are few, and narrowness in (-1, 1): `[tasks, 2]`.
 
     Args:
       inputs: `[tasks, batch, in]`, every input of mean 0 and of one scale over the batch.
@@ -38,8 +41,11 @@ def signals(inputs):
     count = tf.maximum(tf.reduce_sum(pairs), 1.0)
     near = tf.reduce_sum(pairs * tf.cast(alike > NEAR, inputs.dtype), axis=[1, 2]) / count
     narrow = tf.reduce_sum(pairs * tf.square(alike), axis=[1, 2]) / count
-    logarithms = tf.math.log(tf.stack([near, narrow], axis=1) + 1e-3)
-    return tf.tanh(0.5 * (logarithms - tf.constant(_MIDDLE, inputs.dtype)))
+    near, narrow = (
+        tf.tanh(0.5 * (tf.math.log(share + 1e-3) - middle))
+        for share, middle in zip((near, narrow), _MIDDLE, strict=True)
+    )
+    return tf.stack([_SCALE * (near - narrow - _FEW), narrow], axis=1)
 
 
 def parameters(known):
