@@ -195,7 +195,9 @@ class DefaultRule(UpdateRule):
         if self.falling:
             parameters["anneal"] = Parameter((), value=math.log(math.expm1(FALL)))
         if self.kinds:
-            parameters |= kinds.parameters({name: parameters[name] for name in OF_KINDS if name in parameters})
+            parameters |= kinds.parameters(
+                {name: parameters[name] for name in OF_KINDS if name in parameters}
+            )
         return parameters
 
     def _first_coefficients(self):
