@@ -65,35 +65,47 @@ def test_examples_that_are_all_alike_or_alone_have_finite_signals(inputs):
     assert np.isfinite(kinds.signals(tf.constant(inputs, tf.float32))).all()
 
 
-def learned(rule, inputs, steps=2):
-    """Kernels of a network after some applications to the same batch."""
+def learned(rule, inputs):
+    """Kernels and biases of a network after two applications to the same batch, in one list."""
     network = BaseNetwork((inputs.shape[2], 9, 6), linear_top=rule.linear_top)
     keys = stateless.split(stateless.key(3), len(inputs))
     state = rule.initial_state(network.layer_sizes, keys)
-    for _ in range(steps):
+    for _ in range(2):
         state = rule(state, tf.constant(inputs), network=network, keys=keys)
-    return state.kernels
+    return [*state.kernels, *state.biases]
 
 
-def test_the_default_rule_changes_with_the_kinds_by_what_its_parameters_say():
+@pytest.mark.parametrize("moved", ["planes", "bias_step", "readout/bias", "consistency/temperature"])
+def test_the_default_rule_is_the_one_that_its_kinds_parameters_make_of_it_for_the_batch(moved):
     plain = rules.make("default", **TWO_VIEWS)
     rule = rules.make("default", kinds=True, **TWO_VIEWS)
-    theta = rule.theta() | plain.theta()
-    rule.assign(theta)
+    theta = plain.theta() | {"readout/bias": tf.ones([plain.hidden, 1])}
+    theta["bias_step"] = tf.constant(-2.0)
+    plain.assign(theta)
+    unmoved = {
+        name: tf.zeros_like(value) for name, value in rule.theta().items() if name.startswith("kinds/")
+    }
+    rule.assign(theta | unmoved)
     batch = classes(10, batch=32, dimensions=7)
-    expected = learned(plain, batch)
-    for found, same in zip(learned(rule, batch), expected, strict=True):
+    before = learned(plain, batch)
+    for found, same in zip(learned(rule, batch), before, strict=True):
         np.testing.assert_allclose(found, same, atol=1e-6)
-    # A rule that was moved by hand to where the signals of this batch move it does the same on this batch.
-    seen = kinds.signals(tf.constant(batch))[0]
-    moves = tf.constant([[0.7, -0.2], [0.1, 0.4]])
-    rule.assign(theta | {"kinds/planes": moves})
-    plain.assign(
-        plain.theta() | {"planes": theta["planes"] + tf.linalg.matvec(moves, seen, transpose_a=True)}
-    )
-    for found, same, before in zip(learned(rule, batch, 1), learned(plain, batch, 1), expected, strict=True):
+    # By hand to where the signals of this batch move it.
+    moves = np.random.default_rng(5).normal(size=(2, *theta[moved].shape)).astype(np.float32)
+    rule.assign(theta | unmoved | {f"kinds/{moved}": moves})
+    plain.assign(theta | {moved: theta[moved] + np.tensordot(kinds.signals(tf.constant(batch))[0], moves, 1)})
+    after = learned(plain, batch)
+    for found, same in zip(learned(rule, batch), after, strict=True):
         np.testing.assert_allclose(found, same, atol=1e-6)
-        assert np.abs(found - before).max() > 1e-4
+    assert max(np.abs(x - y).max() for x, y in zip(before, after, strict=True)) > 1e-4
+
+
+def test_biases_start_to_move_where_kinds_are_few_and_hardly_where_they_are_many():
+    few, many = classes(20), classes(100)
+    rule = rules.make("default", kinds=True, **TWO_VIEWS)
+    rule.assign(rule.theta() | {"readout/bias": tf.ones([rule.hidden, 1])})
+    moved = [np.abs(learned(rule, batch)[2]).max() for batch in (few, many)]
+    assert moved[0] > 10 * moved[1] > 0
 
 
 def test_every_parameter_of_kinds_has_a_gradient():

@@ -52,6 +52,9 @@ OF_KINDS = (
     "consistency/contrast",
     "consistency/temperature",
 )
+#: Where the size of the biases' step starts, in logarithms, and what the two signals of kinds add to it: far from 0 biases make
+#: hidden units sparse, which is good for few kinds and bad for many. Without a signal the first number.
+BIAS_STEP, BIAS_STEP_OF_KINDS = -4.0, (-8.5, (5.0, -3.0))
 #: Where a step that falls begins, and its exponent: with these the plane `consistency` learns well by itself.
 FALLING_STEP, FALL = 0.1, 0.57
 
@@ -184,7 +187,7 @@ class DefaultRule(UpdateRule):
             "readout/step": Parameter((hidden, 1)),
             "planes": Parameter((len(self.planes),), value=self._first_coefficients()),
             "step": Parameter((), value=math.log(FALLING_STEP) if self.falling else -3.0),
-            "bias_step": Parameter((), value=-4.0),
+            "bias_step": Parameter((), value=BIAS_STEP_OF_KINDS[0] if self.kinds else BIAS_STEP),
         }
         if not self.scheme.carries:
             del parameters["readout/error"]
@@ -195,9 +198,8 @@ class DefaultRule(UpdateRule):
         if self.falling:
             parameters["anneal"] = Parameter((), value=math.log(math.expm1(FALL)))
         if self.kinds:
-            parameters |= kinds.parameters(
-                {name: parameters[name] for name in OF_KINDS if name in parameters}
-            )
+            moved = {name: parameters[name] for name in OF_KINDS if name in parameters}
+            parameters |= kinds.parameters(moved, {"bias_step": list(BIAS_STEP_OF_KINDS[1])})
         return parameters
 
     def _first_coefficients(self):

@@ -48,9 +48,17 @@ def signals(inputs):
     return tf.stack([_SCALE * (near - narrow - _FEW), narrow], axis=1)
 
 
-def parameters(known):
-    """How much each signal moves each of the parameters `known`, a dict of name -> `Parameter`; nothing at first."""
-    return {f"kinds/{name}": Parameter((SIGNALS, *each.shape)) for name, each in known.items()}
+def parameters(known, starts):
+    """How much each signal moves meta-parameters.
+
+    Args:
+      known: dict of name -> `Parameter`, those that are moved.
+      starts: dict of name -> value a signal, `[2, ...]`, for those that are moved from the start; others are not, at first.
+    """
+    return {
+        f"kinds/{name}": Parameter((SIGNALS, *each.shape), value=starts.get(name, 0.0))
+        for name, each in known.items()
+    }
 
 
 def adapted(theta, inputs):
