@@ -90,8 +90,8 @@ class DefaultRule(UpdateRule):
       linear_top: whether features are the top layer's z itself, without the activation.
       falling: whether the step falls with the age of a network, as (1 + age / 100)^-anneal. A step of one size never comes
         to rest.
-      kinds: whether the unit network and the planes' coefficients depend on how many kinds of examples a batch seems to
-        hold, see `kinds.py`; which parameters do is `OF_KINDS`.
+      kinds: whether the unit network, the biases, the planes' coefficients and the contrast depend on how many kinds of
+        examples a batch seems to hold, see `kinds.py`; which parameters do is `OF_KINDS`.
       normalise: scale planes, changes and columns of W to unit rms. False leaves all three as they are, and
         the fixed planes then read what a plain network has: the layer's input x, and `y = activation(x W)`
         without batch normalisation. With the learned coefficients set by hand that is Hebb's rule (hebb 1),

@@ -26,7 +26,8 @@ SIGNALS = 2
 NEAR = 0.5
 #: Where the logarithms of either lie on made-up handwriting, mixtures and textures.
 _MIDDLE = (-4.5, -3.0)
-#: The first signal is 0 between ten and forty kinds of handwriting, and about 1 away from it for few and for many kinds.
+#: So that the first signal is about 1 for ten kinds of digits, 0.3 for forty and more kinds of handwriting, and below 0 for
+#: dozens of kinds of textures and mixtures.
 _FEW, _SCALE = 0.2, 4.0
 
 
