@@ -28,7 +28,16 @@ def test_every_shipped_rule_is_whole_and_has_a_card():
         assert {"rule.npz", "rule.json", "CARD.md", "config.gin"} <= set(os.listdir(folder))
         assert sum(os.path.getsize(os.path.join(folder, file)) for file in os.listdir(folder)) < 200_000
         # No digits and no clothing, and nothing that a user's machine would have to fetch.
-        drawn = ("glyphs", "gaussian_mixtures", "patches", "strokes", "textures")
+        drawn = (
+            "curves",
+            "glyphs",
+            "gaussian_mixtures",
+            "patches",
+            "strokes",
+            "tables",
+            "textures",
+            "topics",
+        )
         assert all(origin.startswith(drawn) for origin in card["trained_on"])
     genome = saved_rules.resolve("pretrained:genome")
     assert genome.rule_name == "genome" and sum(np.size(v) for v in genome.theta().values()) <= 64

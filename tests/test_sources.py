@@ -26,11 +26,14 @@ from meta_rules.tasks.sources import glyphs, readers
 from meta_rules.tasks.sources.splits import Part, cut, cut_parts
 
 DRAWN = [
+    "curves?examples=24",
     "gaussian_mixtures?examples=24",
     "glyphs?examples=24",
     "patches?examples=24",
     "strokes?examples=24&classes=20",
+    "tables?examples=24",
     "textures?examples=24",
+    "topics?examples=24",
 ]
 CARRIED = [*DRAWN, "digits", "mnist_sample"]
 
@@ -82,11 +85,14 @@ def test_another_seed_draws_others(name):
 @pytest.mark.parametrize(
     "name, least",
     [
+        ("curves?examples=60&classes=20", 0.6),
         ("gaussian_mixtures?examples=60&classes=20", 0.4),
         ("glyphs?examples=60&rotation=0&shift=0&inverted=0", 0.6),
         ("patches?examples=60", 0.3),
         ("strokes?examples=60&classes=20", 0.5),
+        ("tables?examples=60&classes=20", 0.4),
         ("textures?examples=60&classes=20", 0.6),
+        ("topics?examples=60&classes=20", 0.35),
         ("digits", 0.85),
         ("mnist_sample", 0.75),
     ],

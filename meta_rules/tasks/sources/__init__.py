@@ -1,6 +1,7 @@
 """Where tasks' data come from: one registry, one `load`, one small file a kind of source."""
 
 from meta_rules.tasks.sources import (  # noqa: F401  (imported for their registration)
+    curves,
     docstrings,
     files,
     glyphs,
@@ -8,8 +9,10 @@ from meta_rules.tasks.sources import (  # noqa: F401  (imported for their regist
     procedural,
     sklearn_digits,
     strokes,
+    tables,
     text,
     tfds_images,
+    topics,
 )
 from meta_rules.tasks.sources.base import (  # noqa: F401
     SourceInfo,
