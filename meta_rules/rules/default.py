@@ -54,7 +54,7 @@ OF_KINDS = (
 )
 #: Where the size of the biases' step starts, in logarithms, and what the two signals of kinds add to it: far from 0 biases make
 #: hidden units sparse, which is good for few kinds and bad for many. Without a signal the first number.
-BIAS_STEP, BIAS_STEP_OF_KINDS = -4.0, (-8.5, (5.0, -3.0))
+BIAS_STEP, BIAS_STEP_OF_KINDS = -4.0, (-8.5, [5.0, -3.0])
 #: Where a step that falls begins, and its exponent: with these the plane `consistency` learns well by itself.
 FALLING_STEP, FALL = 0.1, 0.57
 
@@ -199,7 +199,7 @@ class DefaultRule(UpdateRule):
             parameters["anneal"] = Parameter((), value=math.log(math.expm1(FALL)))
         if self.kinds:
             moved = {name: parameters[name] for name in OF_KINDS if name in parameters}
-            parameters |= kinds.parameters(moved, {"bias_step": list(BIAS_STEP_OF_KINDS[1])})
+            parameters |= kinds.parameters(moved, {"bias_step": BIAS_STEP_OF_KINDS[1]})
         return parameters
 
     def _first_coefficients(self):

@@ -68,6 +68,9 @@ def adapted(theta, inputs):
     Args:
       theta: dict of name -> `[tasks, ...]`, with those of `parameters`.
       inputs: see `signals`.
+
+    Returns:
+      `theta`, each of the names that it moves now `[tasks, ...]` of the task's own kinds.
     """
     seen = signals(inputs)
     moves = {name.removeprefix("kinds/"): value for name, value in theta.items() if name.startswith("kinds/")}
