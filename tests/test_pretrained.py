@@ -58,7 +58,7 @@ def test_the_default_learner_uses_the_shipped_rule():
     random = np.random.default_rng(0)
     X = random.normal(size=(80, 6)) @ random.normal(size=(6, 6))
     first = RuleLearner((12, 5), steps=4, random_state=0).fit_transform(X)
-    again = RuleLearner((12, 5), rule="pretrained:genome", steps=4, random_state=0).fit_transform(X)
+    again = RuleLearner((12, 5), rule="pretrained:default", steps=4, random_state=0).fit_transform(X)
     assert first.shape == (80, 5) and np.isfinite(first).all() and np.any(first > 0)
     np.testing.assert_array_equal(first, again)
 

@@ -17,7 +17,7 @@ import re
 from meta_rules.errors import UserError
 
 #: What `pretrained` alone means: the family of rules whose newest gives the best features.
-DEFAULT = "genome"
+DEFAULT = "default"
 PREFIX = "pretrained"
 _FOLDER = re.compile(r"^(?P<name>[a-z][a-z0-9_]*)-(?P<version>[0-9]+)$")
 
