@@ -44,7 +44,7 @@ class Topics(Drawn):
         counts = np.empty((len(labels), words), np.float32)
         for start in range(0, len(labels), 2048):
             rows = slice(start, start + 2048)
-            # Half of a document is about what its class prefers, half about anything.
+            # Two thirds of a document are about what its class prefers, a third about anything.
             mixture = draws.gamma(4 * preferred[labels[rows]] + 2 / topics)
             mixture /= mixture.sum(axis=1, keepdims=True)
             share = mixture @ topic
