@@ -46,6 +46,8 @@ VARIANTS = {
             "neighbours": 0.3,
             "linear_top": True,
             "falling": True,
+            "held": 20.0,
+            "anneal": 2.0,
             "kinds": True,
         },
     ),

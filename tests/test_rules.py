@@ -186,6 +186,8 @@ def test_upper_layers_read_the_outputs_of_the_lower_ones():
         ("default", {"planes": ("hebb", "heb")}, "planes"),
         ("default", {"planes": ("hebb", "oja")}, "normalise"),
         ("default", {"planes": ()}, "planes"),
+        ("default", {"falling": True, "held": 0.0}, "held"),
+        ("default", {"falling": True, "anneal": -1.0}, "anneal"),
     ],
 )
 def test_mistakes_are_one_clear_line(name, config, words):
@@ -253,14 +255,17 @@ def test_the_default_rule_set_by_hand_is_exactly(planes, activation):
         np.testing.assert_array_equal(after.biases[layer], 0.0)
 
 
-def test_a_step_that_falls_is_smaller_by_the_age_of_the_network():
-    rule = by_hand(("hebb",), falling=True)
-    rule.assign(rule.theta() | {"anneal": tf.constant(np.log(np.expm1(0.5)), tf.float64)})
+@pytest.mark.parametrize("held,anneal", [(100.0, 0.5), (300.0, 1.0)])
+def test_a_step_that_falls_is_smaller_by_the_age_of_the_network(held, anneal):
+    rule = by_hand(("hebb",), falling=True, held=held, anneal=anneal)
+    start = tf.constant(np.log(np.expm1(anneal)), tf.float64)
+    np.testing.assert_allclose(rule.theta()["anneal"], start, rtol=1e-6)
+    rule.assign(rule.theta() | {"anneal": start})
     network = BaseNetwork((6, 4), "linear", standardise_inputs=False, dtype="float64")
     state = rule.initial_state((6, 4), KEYS)
     rows = np.random.default_rng(1).normal(size=(1, 11, 6))
     whole = rows[0].T @ rows[0] @ state.kernels[0][0].numpy() / 11
-    for age, share in ((0.0, 1.0), (300.0, 0.5)):
+    for age, share in ((0.0, 1.0), (300.0, (1 + 300.0 / held) ** -anneal)):
         memory = state.memory._replace(clock=tf.constant([age], tf.float64))
         after = rule(state._replace(memory=memory), tf.constant(rows), network=network)
         np.testing.assert_allclose(after.kernels[0] - state.kernels[0], 0.01 * share * whole[None], rtol=1e-9)

@@ -55,8 +55,8 @@ OF_KINDS = (
 #: Where the size of the biases' step starts, in logarithms, and what the two signals of kinds add to it: far from 0 biases make
 #: hidden units sparse, which is good for few kinds and bad for many. Without a signal the first number.
 BIAS_STEP, BIAS_STEP_OF_KINDS = -4.0, (-8.5, [5.0, -3.0])
-#: Where a step that falls begins, and its exponent: with these the plane `consistency` learns well by itself.
-FALLING_STEP, FALL = 0.1, 0.57
+#: Where a step that falls begins: with it the plane `consistency` learns well by itself.
+FALLING_STEP = 0.1
 
 
 class DefaultMemory(NamedTuple):
@@ -88,8 +88,10 @@ class DefaultRule(UpdateRule):
       directions, neighbours: shares, in [0, 1), of the units that tell an example from the others, and of the nearest
         example as another view of it; see `consistency.own_errors` and `contrast.sought_examples`.
       linear_top: whether features are the top layer's z itself, without the activation.
-      falling: whether the step falls with the age of a network, as (1 + age / 100)^-anneal. A step of one size never comes
+      falling: whether the step falls with the age of a network, as (1 + age / held)^-anneal. A step of one size never comes
         to rest.
+      held, anneal: rule applications for which a step that falls nearly keeps its size, and the exponent that the
+        meta-parameter `anneal` starts at. With both large, networks learn as soon and come to rest earlier.
       kinds: whether the unit network, the biases, the planes' coefficients and the contrast depend on how many kinds of
         examples a batch seems to hold, see `kinds.py`; which parameters do is `OF_KINDS`.
       normalise: scale planes, changes and columns of W to unit rms. False leaves all three as they are, and
@@ -101,7 +103,7 @@ class DefaultRule(UpdateRule):
     Raises:
       UserError: planes that are unknown, none, repeated, along W while its columns are normalised, or that compare
         two views where there is one; damage or a share that there cannot be, directions without a second view, or
-        neighbours without directions.
+        neighbours without directions; a step held for no time, or an exponent by which it would not fall.
     """
 
     neuron_local = False
@@ -120,6 +122,8 @@ class DefaultRule(UpdateRule):
         neighbours: float = 0.0,
         linear_top: bool = False,
         falling: bool = False,
+        held: float = 100.0,
+        anneal: float = 0.57,
         kinds: bool = False,
         feedback: str = "learned",
         seed: int = 0,
@@ -135,6 +139,9 @@ class DefaultRule(UpdateRule):
         consistency.checked_shares(self.damage, directions, neighbours)
         self.directions, self.neighbours = directions, neighbours
         self.linear_top, self.falling, self.kinds = linear_top, falling, kinds
+        self.held, self.anneal = held, anneal
+        if not (held > 0.0 and anneal > 0.0):
+            raise UserError(f"DefaultRule: held and anneal must be positive, got {held!r} and {anneal!r}.")
         # What is damaged is drawn input by input, so with other inputs at the same place it is the same in distribution only.
         self.permutation_equivariant = not self.damage
         if set(self.planes) & set(VIEW_PLANES) and not self.damage:
@@ -162,6 +169,8 @@ class DefaultRule(UpdateRule):
             "neighbours": self.neighbours,
             "linear_top": self.linear_top,
             "falling": self.falling,
+            "held": self.held,
+            "anneal": self.anneal,
             "kinds": self.kinds,
             **super().rule_config(),
         }
@@ -196,7 +205,7 @@ class DefaultRule(UpdateRule):
         if self.damage:
             parameters |= consistency.parameters(self.directions)
         if self.falling:
-            parameters["anneal"] = Parameter((), value=math.log(math.expm1(FALL)))
+            parameters["anneal"] = Parameter((), value=math.log(math.expm1(self.anneal)))
         if self.kinds:
             moved = {name: parameters[name] for name in OF_KINDS if name in parameters}
             parameters |= kinds.parameters(moved, {"bias_step": BIAS_STEP_OF_KINDS[1]})
@@ -303,7 +312,7 @@ class DefaultRule(UpdateRule):
         activity = channel_means(hidden)
         lowered = tf.minimum(tf.einsum("tc,tcd->td", activity, theta["readout/step"]), 0.0)
         if self.falling:
-            lowered += fall(theta["anneal"], memory.clock)[:, None]
+            lowered += fall(theta["anneal"], memory.clock, self.held)[:, None]
         return tf.exp(tf.minimum(theta["step"], -1.0)[:, None] + lowered)[:, :, None]
 
     def _planes(self, kernel, activities, readouts, layer, activation):

@@ -50,9 +50,9 @@ def mean_product(senders, receivers):
     return tf.matmul(senders, receivers, transpose_a=True) / examples
 
 
-def fall(exponent, age):
-    """Logarithm of what a step has become of 1: `-softplus(exponent) * log(1 + age / 100)`, of any shape."""
-    return -tf.math.softplus(exponent) * tf.math.log1p(age / 100.0)
+def fall(exponent, age, held=100.0):
+    """Logarithm of what a step has become of 1: `-softplus(exponent) * log(1 + age / held)`, of any shape."""
+    return -tf.math.softplus(exponent) * tf.math.log1p(age / held)
 
 
 def mean_square(values):
