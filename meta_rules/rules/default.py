@@ -91,7 +91,8 @@ class DefaultRule(UpdateRule):
       falling: whether the step falls with the age of a network, as (1 + age / held)^-anneal. A step of one size never comes
         to rest.
       held, anneal: rule applications for which a step that falls nearly keeps its size, and the exponent that the
-        meta-parameter `anneal` starts at. With both large, networks learn as soon and come to rest earlier.
+        meta-parameter `anneal` starts at. With both large, networks learn as soon and come to rest earlier. The defaults stay:
+        rules saved before there was a choice, as `default-2`, mean 100.
       kinds: whether the unit network, the biases, the planes' coefficients and the contrast depend on how many kinds of
         examples a batch seems to hold, see `kinds.py`; which parameters do is `OF_KINDS`.
       normalise: scale planes, changes and columns of W to unit rms. False leaves all three as they are, and
