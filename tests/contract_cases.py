@@ -49,6 +49,7 @@ VARIANTS = {
             "held": 20.0,
             "anneal": 2.0,
             "kinds": True,
+            "relations": True,
         },
     ),
     "genome_views": ("genome", {"corruption": 0.3, "patches": 0.5, "deformation": 1.0}),

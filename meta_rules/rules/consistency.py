@@ -7,7 +7,8 @@ classes, `p = softmax(sharpness * z)`; then the three wishes are the objective
 
 whose gradient with respect to z and z' are the errors below. Nothing in it needs a label or knows what an input is. A share
 of the units may have another objective, the contrast of an example with the others of its batch, see `contrast.py`; the
-classes are then those of the other units.
+classes are then those of the other units. In the place of both, as far as a rule wants it, all of
+them may keep the relations between examples, see `relations.py`.
 
 Source: information maximisation (Krause, Perona and Gomes, NeurIPS 2010) with self-augmentation (Hu et al., "Learning
 discrete representations via information maximizing self-augmented training", ICML 2017), here with views that need no
@@ -22,6 +23,7 @@ from meta_rules.errors import UserError
 from meta_rules.rules.base import Parameter
 from meta_rules.rules.contrast import contrast_errors, sought_examples
 from meta_rules.rules.local import mean_product
+from meta_rules.rules.relations import relation_errors, relations
 
 #: Where the weights of the objective start; the meta-parameters are their logarithms.
 WEIGHTS = {"sharpness": 2.0, "certainty": 0.1, "balance": 0.4}
@@ -86,7 +88,7 @@ def through_batch_norm(errors, normalised):
     return errors - level - normalised * slope
 
 
-def own_errors(theta, pre, view, directions=0.0, sought=None):
+def own_errors(theta, pre, view, directions=0.0, sought=None, related=None, wanted=None):
     """What a layer finds wrong by itself: errors of its two views, `[tasks, 2, batch, units]`, as `consistency_errors`.
 
     Args:
@@ -94,6 +96,9 @@ def own_errors(theta, pre, view, directions=0.0, sought=None):
       pre, view: z of the two views, `[tasks, batch, units]`.
       directions: share of the units, the last ones, that are for contrast; at least one unit stays with the classes.
       sought: whom they contrast an example with, see `contrast.sought_examples`; needed where there are directions.
+      related: how far relations are kept instead, `[tasks]` in [0, 1]; as far as they are, units for classes are directions
+        like the others. None for not at all.
+      wanted: the relations, see `relations.relations`; needed where any are kept.
     """
     units = pre.shape[-1]
     classes = max(1, units - round(directions * units))
@@ -102,14 +107,26 @@ def own_errors(theta, pre, view, directions=0.0, sought=None):
     found = consistency_errors(pre[..., :classes], view[..., :classes], *(weights[name] for name in WEIGHTS))
     if not directions:
         return found
-    # A share too small for a unit leaves a contrast of no units, which changes nothing and still has a gradient, zero.
-    errors = contrast_errors(pre[..., classes:], view[..., classes:], weights["temperature"], sought)
     # `consistency_errors` leaves out a factor of the sharpness; both objectives are to be in the same measure.
     strength = (weights["contrast"] / weights["sharpness"])[:, None, None, None]
-    return tf.concat([found, strength * errors], axis=-1)
+    temperature = weights["temperature"]
+    if related is None:
+        # A share too small for a unit leaves a contrast of no units, which changes nothing and still has a gradient, zero.
+        errors = contrast_errors(pre[..., classes:], view[..., classes:], temperature, sought)
+        return tf.concat([found, strength * errors], axis=-1)
+    related = related[:, None, None]
+    for_classes = tf.cast(tf.range(units) < classes, pre.dtype)
+    part = 1.0 - (1.0 - related) * for_classes
+    pre, view = part * pre, part * view
+    kept = relation_errors(pre, temperature, wanted)
+    errors = (1.0 - related)[:, None] * contrast_errors(pre, view, temperature, sought)
+    errors += related[:, None] * tf.stack([kept, tf.zeros_like(kept)], axis=1)
+    found = (1.0 - related)[:, None] * found
+    found = tf.pad(found, [[0, 0], [0, 0], [0, 0], [0, units - classes]])
+    return found + strength * part[:, None] * errors
 
 
-def sweep_down(theta, scheme, state, activities, view, directions=0.0, neighbours=0.0):
+def sweep_down(theta, scheme, state, activities, view, directions=0.0, neighbours=0.0, related=None):
     """Errors of every layer's two views, layer 0 first, each `[tasks, 2, batch, units]`.
 
     The top layer finds its own; they come down as the feedback scheme carries them, through the activation's rise (taken as
@@ -123,15 +140,19 @@ def sweep_down(theta, scheme, state, activities, view, directions=0.0, neighbour
       activities, view: `Activities` of the batch and of its second view.
       directions: see `own_errors`.
       neighbours: see `contrast.sought_examples`.
+      related: see `own_errors`.
     """
     sought = sought_examples(activities.pre[0], neighbours) if directions else None
+    wanted = None
+    if related is not None:
+        wanted = relations(activities.post[0], tf.exp(theta["consistency/temperature"]))
 
     def of_currents(layer, errors):
         normalised = tf.stack([activities.pre[layer], view.pre[layer]], axis=1)
         return through_batch_norm(errors, normalised - state.biases[layer - 1][:, None, None, :])
 
     def own(layer):
-        return own_errors(theta, activities.pre[layer], view.pre[layer], directions, sought)
+        return own_errors(theta, activities.pre[layer], view.pre[layer], directions, sought, related, wanted)
 
     top = len(activities.pre) - 1
     errors = [of_currents(top, own(top))]

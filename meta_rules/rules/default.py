@@ -60,13 +60,15 @@ FALLING_STEP = 0.1
 
 
 class DefaultMemory(NamedTuple):
-    """What networks remember whose step falls.
+    """What networks remember whose step falls or whose objective depends on what they saw.
 
     Attributes:
       clock: rule applications so far, `[tasks]`.
+      seen: mean of the signals of kinds, `[tasks, 2]`, see `kinds.remembered`; nothing without relations.
     """
 
     clock: tf.Tensor
+    seen: tf.Tensor | tuple = ()
 
 
 @register("default")
@@ -99,12 +101,16 @@ class DefaultRule(UpdateRule):
         the fixed planes then read what a plain network has: the layer's input x, and `y = activation(x W)`
         without batch normalisation. With the learned coefficients set by hand that is Hebb's rule (hebb 1),
         Oja's (hebb 1, oja 1) or his subspace rule (hebb 1, decorrelation 1), for the step size `exp(step)`.
+      relations: whether that also decides, by a gate, which objective a network has: classes and contrast with the learned
+        plane and the biases, or to keep the relations between examples (see `relations.py`) and none of these. Networks then
+        remember what their batches told of kinds.
       feedback, seed: see `UpdateRule`.
 
     Raises:
       UserError: planes that are unknown, none, repeated, along W while its columns are normalised, or that compare
         two views where there is one; damage or a share that there cannot be, directions without a second view, or
-        neighbours without directions; a step held for no time, or an exponent by which it would not fall.
+        neighbours without directions; relations without kinds, directions and the plane consistency; a step held for no
+        time, or an exponent by which it would not fall.
     """
 
     neuron_local = False
@@ -126,6 +132,7 @@ class DefaultRule(UpdateRule):
         held: float = 100.0,
         anneal: float = 0.57,
         kinds: bool = False,
+        relations: bool = False,
         feedback: str = "learned",
         seed: int = 0,
         **kwargs,
@@ -139,7 +146,12 @@ class DefaultRule(UpdateRule):
         self.damage = views.Damage(corruption, patches, deformation).checked()
         consistency.checked_shares(self.damage, directions, neighbours)
         self.directions, self.neighbours = directions, neighbours
-        self.linear_top, self.falling, self.kinds = linear_top, falling, kinds
+        self.linear_top, self.falling, self.kinds, self.relations = linear_top, falling, kinds, relations
+        if relations and not (kinds and directions and "consistency" in self.planes):
+            raise UserError(
+                "DefaultRule: relations are kept by directions where kinds are many; give kinds = True, directions, for "
+                "example 0.5, and the plane consistency."
+            )
         self.held, self.anneal = held, anneal
         if not (held > 0.0 and anneal > 0.0):
             raise UserError(f"DefaultRule: held and anneal must be positive, got {held!r} and {anneal!r}.")
@@ -173,6 +185,7 @@ class DefaultRule(UpdateRule):
             "held": self.held,
             "anneal": self.anneal,
             "kinds": self.kinds,
+            "relations": self.relations,
             **super().rule_config(),
         }
 
@@ -210,6 +223,8 @@ class DefaultRule(UpdateRule):
         if self.kinds:
             moved = {name: parameters[name] for name in OF_KINDS if name in parameters}
             parameters |= kinds.parameters(moved, {"bias_step": BIAS_STEP_OF_KINDS[1]})
+        if self.relations:
+            parameters |= kinds.gate_parameters()
         return parameters
 
     def _first_coefficients(self):
@@ -219,19 +234,28 @@ class DefaultRule(UpdateRule):
         return [1.0 if name == "consistency" else 0.1 for name in self.planes]
 
     def initial_memory(self, layer_sizes, keys):
-        """`DefaultMemory` where the step falls, nothing elsewhere."""
-        return DefaultMemory(tf.zeros([tf.shape(keys)[0]], self.dtype)) if self.falling else ()
+        """`DefaultMemory` where the step falls or relations may be kept, nothing elsewhere."""
+        if not (self.falling or self.relations):
+            return ()
+        tasks = tf.shape(keys)[0]
+        seen = tf.zeros([tasks, kinds.SIGNALS], self.dtype) if self.relations else ()
+        return DefaultMemory(tf.zeros([tasks], self.dtype), seen)
 
     def update(self, theta, network, state, inputs, keys):
         """One application; see `UpdateRule.update`."""
         activities = network.activities(state, inputs)
-        if self.kinds:
-            theta = kinds.adapted(theta, activities.pre[0])
+        memory = self._remembered(state.memory, activities.pre[0])
+        related = None
+        if self.relations:
+            related = kinds.gate(theta, memory.seen)
+            theta = self._related(kinds.adapted(theta, memory.seen), related)
+        elif self.kinds:
+            theta = kinds.adapted(theta, kinds.signals(activities.pre[0]))
         view = wishes = None
         if self.damage:
             view = network.activities(state, views.second_view(inputs, self.damage, keys))
             shares = self.directions, self.neighbours
-            wishes = consistency.sweep_down(theta, self.scheme, state, activities, view, *shares)
+            wishes = consistency.sweep_down(theta, self.scheme, state, activities, view, *shares, related)
         hidden, readouts = self._sweep_down(theta, state, activities, view, wishes)
         scaled = unit_columns if self.normalise else tf.identity
         kernels, biases, feedback = [], [], []
@@ -247,8 +271,25 @@ class DefaultRule(UpdateRule):
                 feedback.append(scaled(state.feedback[layer - 1] + change))
             biases.append(self._bias(theta, state.biases[layer - 1], hidden[layer]))
         carried = tuple(feedback) if self.scheme.learned else state.feedback
-        memory = DefaultMemory(state.memory.clock + 1.0) if self.falling else state.memory
         return NetworkState(tuple(kernels), tuple(biases), carried, memory)
+
+    def _remembered(self, memory, inputs):
+        """The memory after this batch."""
+        if not (self.falling or self.relations):
+            return memory
+        seen = ()
+        if self.relations:
+            seen = kinds.remembered(memory.seen, kinds.signals(inputs), memory.clock)
+        return DefaultMemory(memory.clock + 1.0, seen)
+
+    def _related(self, theta, related):
+        """Theta as far as relations are kept, `related [tasks]`: the plane `consistency` by itself, and biases that rest."""
+        alone = tf.constant([float(name == "consistency") for name in self.planes], self.dtype)
+        share = related[:, None]
+        # Not to zero, whose logarithm would have no gradient.
+        still = tf.math.log(1.0 - related + 1e-6)
+        planes = (1.0 - share) * theta["planes"] + share * alone
+        return theta | {"planes": planes, "bias_step": theta["bias_step"] + still}
 
     def _sweep_down(self, theta, state, activities, view, wishes):
         """Hidden activity of every unit and its readouts, two lists with layer 0 first.

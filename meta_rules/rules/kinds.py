@@ -12,6 +12,9 @@ tenth part). Units cannot see such a number among their inputs, because a unit n
 a batch away. So it moves the meta-parameters themselves: `theta[name] + sum_s signal_s * theta["kinds/" + name]_s`, for the
 names that a rule chooses.
 
+Signals of one batch are noisy (docs/meta_training_log.md, thirteenth part), so a rule may remember their mean. What is to be
+one thing or the other, rather than a little more or less of it, then has a gate, a product of sigmoids of the signals.
+
 Source: our own. One over the mean square of cosines is the participation ratio, the usual measure of dimension (Gao et al.,
 "A theory of multineuronal dimensionality, dynamics and measurement", bioRxiv 2017).
 """
@@ -29,6 +32,11 @@ _MIDDLE = (-4.5, -3.0)
 #: So that the first signal is about 1 for ten kinds of digits, 0.3 for forty and more kinds of handwriting, and below 0 for
 #: dozens of kinds of textures and mixtures.
 _FEW, _SCALE = 0.2, 4.0
+#: Where the gate starts: two sigmoids, each with a level and what either signal adds to it. Where kinds are few, units may
+#: stand for classes; where they are many, and not as among textures, mixtures and text, relations are worth more.
+GATE = {"few": [-15.6, 30.0, 0.0], "natural": [2.5, 15.0, -3.0]}
+#: Over how many applications the mean of the signals is taken.
+REMEMBERED = 100.0
 
 
 def signals(inputs):
@@ -62,18 +70,47 @@ def parameters(known, starts):
     }
 
 
-def adapted(theta, inputs):
-    """Theta as it is for the kinds that these inputs seem to hold.
+def adapted(theta, seen):
+    """Theta as it is for the kinds that a batch seems to hold.
 
     Args:
       theta: dict of name -> `[tasks, ...]`, with those of `parameters`.
-      inputs: see `signals`.
+      seen: see `signals`.
 
     Returns:
       `theta`, each of the names that it moves now `[tasks, ...]` of the task's own kinds.
     """
-    seen = signals(inputs)
     moves = {name.removeprefix("kinds/"): value for name, value in theta.items() if name.startswith("kinds/")}
     return theta | {
         name: theta[name] + tf.einsum("ts,ts...->t...", seen, value) for name, value in moves.items()
     }
+
+
+def remembered(before, seen, age):
+    """Mean of the signals, `[tasks, 2]`: of all so far, and of about the last hundred later on.
+
+    Args:
+      before: the mean up to now; whatever it is at age 0.
+      seen: see `signals`.
+      age: applications before this one, `[tasks]`.
+    """
+    return before + (seen - before) / (1.0 + tf.minimum(age, REMEMBERED))[:, None]
+
+
+def gate_parameters():
+    """The gate: of either sigmoid a level and a slope for either signal, `[3]`."""
+    return {f"gate/{name}": Parameter((1 + SIGNALS,), value=start) for name, start in GATE.items()}
+
+
+def gate(theta, seen):
+    """How far relations are what is worth keeping of a batch: `[tasks]`, in (0, 1).
+
+    Args:
+      theta: dict with `gate_parameters`, `[tasks, 3]` each.
+      seen: the signals, `[tasks, 2]`.
+    """
+    few, natural = (
+        tf.sigmoid(theta[f"gate/{name}"][:, 0] + tf.reduce_sum(theta[f"gate/{name}"][:, 1:] * seen, axis=1))
+        for name in GATE
+    )
+    return natural * (1.0 - few)
