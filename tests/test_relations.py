@@ -11,7 +11,7 @@ from meta_rules.errors import UserError
 from meta_rules.rules import consistency, kinds
 from meta_rules.rules.base import per_task
 from meta_rules.rules.contrast import contrast_errors, sought_examples
-from meta_rules.rules.relations import relation_errors, relations
+from meta_rules.rules.relations import Kept, relation_errors, relations
 
 TEMPERATURE = 0.3
 #: Of directions beside classes, with a contrast of 0.8.
@@ -83,7 +83,9 @@ def errors(related, classes=4, units=7):
     sought, wanted = sought_examples(inputs, 0.2), relations(inputs, COLD)
     share = 1.0 - classes / units
     plain = consistency.own_errors(theta, z, view, share, sought)
-    found = consistency.own_errors(theta, z, view, share, sought, tf.constant(related, tf.float64), wanted)
+    found = consistency.own_errors(
+        theta, z, view, share, sought, Kept(tf.constant(related, tf.float64), wanted)
+    )
     return found, plain, STRENGTH * relation_errors(z, COLD, wanted)
 
 

@@ -23,7 +23,7 @@ from meta_rules.errors import UserError
 from meta_rules.rules.base import Parameter
 from meta_rules.rules.contrast import contrast_errors, sought_examples
 from meta_rules.rules.local import mean_product
-from meta_rules.rules.relations import relation_errors, relations
+from meta_rules.rules.relations import relation_errors
 
 #: Where the weights of the objective start; the meta-parameters are their logarithms.
 WEIGHTS = {"sharpness": 2.0, "certainty": 0.1, "balance": 0.4}
@@ -88,7 +88,7 @@ def through_batch_norm(errors, normalised):
     return errors - level - normalised * slope
 
 
-def own_errors(theta, pre, view, directions=0.0, sought=None, related=None, wanted=None):
+def own_errors(theta, pre, view, directions=0.0, sought=None, kept=None):
     """What a layer finds wrong by itself: errors of its two views, `[tasks, 2, batch, units]`, as `consistency_errors`.
 
     Args:
@@ -96,9 +96,7 @@ def own_errors(theta, pre, view, directions=0.0, sought=None, related=None, want
       pre, view: z of the two views, `[tasks, batch, units]`.
       directions: share of the units, the last ones, that are for contrast; at least one unit stays with the classes.
       sought: whom they contrast an example with, see `contrast.sought_examples`; needed where there are directions.
-      related: how far relations are kept instead, `[tasks]` in [0, 1]; as far as they are, units for classes are directions
-        like the others. None for not at all.
-      wanted: the relations, see `relations.relations`; needed where any are kept.
+      kept: `relations.Kept` of the batch, by directions; None for no relations.
     """
     units = pre.shape[-1]
     classes = max(1, units - round(directions * units))
@@ -109,24 +107,29 @@ def own_errors(theta, pre, view, directions=0.0, sought=None, related=None, want
         return found
     # `consistency_errors` leaves out a factor of the sharpness; both objectives are to be in the same measure.
     strength = (weights["contrast"] / weights["sharpness"])[:, None, None, None]
-    temperature = weights["temperature"]
-    if related is None:
+    if kept is None:
         # A share too small for a unit leaves a contrast of no units, which changes nothing and still has a gradient, zero.
-        errors = contrast_errors(pre[..., classes:], view[..., classes:], temperature, sought)
+        errors = contrast_errors(pre[..., classes:], view[..., classes:], weights["temperature"], sought)
         return tf.concat([found, strength * errors], axis=-1)
-    related = related[:, None, None]
+    others = (1.0 - kept.share)[:, None, None]
     for_classes = tf.cast(tf.range(units) < classes, pre.dtype)
-    part = 1.0 - (1.0 - related) * for_classes
+    errors = _of_directions(pre, view, 1.0 - others * for_classes, weights["temperature"], sought, kept)
+    found = tf.pad(others[:, None] * found, [[0, 0], [0, 0], [0, 0], [0, units - classes]])
+    return found + strength * errors
+
+
+def _of_directions(pre, view, part, temperature, sought, kept):
+    """Errors of contrast and relations, to the shares of `kept`, where units take `part [tasks, 1, units]` in both."""
     pre, view = part * pre, part * view
-    kept = relation_errors(pre, temperature, wanted)
-    errors = (1.0 - related)[:, None] * contrast_errors(pre, view, temperature, sought)
-    errors += related[:, None] * tf.stack([kept, tf.zeros_like(kept)], axis=1)
-    found = (1.0 - related)[:, None] * found
-    found = tf.pad(found, [[0, 0], [0, 0], [0, 0], [0, units - classes]])
-    return found + strength * part[:, None] * errors
+    share = kept.share[:, None, None, None]
+    errors = (1.0 - share) * contrast_errors(pre, view, temperature, sought)
+    related = relation_errors(pre, temperature, kept.wanted)
+    # Relations are those of the batch as it is; its second view has no part in them.
+    errors += share * tf.stack([related, tf.zeros_like(related)], axis=1)
+    return part[:, None] * errors
 
 
-def sweep_down(theta, scheme, state, activities, view, directions=0.0, neighbours=0.0, related=None):
+def sweep_down(theta, scheme, state, activities, view, directions=0.0, neighbours=0.0, kept=None):
     """Errors of every layer's two views, layer 0 first, each `[tasks, 2, batch, units]`.
 
     The top layer finds its own; they come down as the feedback scheme carries them, through the activation's rise (taken as
@@ -140,19 +143,16 @@ def sweep_down(theta, scheme, state, activities, view, directions=0.0, neighbour
       activities, view: `Activities` of the batch and of its second view.
       directions: see `own_errors`.
       neighbours: see `contrast.sought_examples`.
-      related: see `own_errors`.
+      kept: see `own_errors`.
     """
     sought = sought_examples(activities.pre[0], neighbours) if directions else None
-    wanted = None
-    if related is not None:
-        wanted = relations(activities.post[0], tf.exp(theta["consistency/temperature"]))
 
     def of_currents(layer, errors):
         normalised = tf.stack([activities.pre[layer], view.pre[layer]], axis=1)
         return through_batch_norm(errors, normalised - state.biases[layer - 1][:, None, None, :])
 
     def own(layer):
-        return own_errors(theta, activities.pre[layer], view.pre[layer], directions, sought, related, wanted)
+        return own_errors(theta, activities.pre[layer], view.pre[layer], directions, sought, kept)
 
     top = len(activities.pre) - 1
     errors = [of_currents(top, own(top))]

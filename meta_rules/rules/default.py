@@ -27,6 +27,7 @@ from meta_rules.rules import consistency, kinds, views
 from meta_rules.rules.base import Parameter, UpdateRule, fan_in, register, unit_columns
 from meta_rules.rules.channels import batch_norm, channel_means, channel_norm, mix, outer, row_means
 from meta_rules.rules.local import competition, fall, mean_product, mean_square, winners
+from meta_rules.rules.relations import Kept, relations
 
 PLANES = ("learned", "hebb", "winner", "decorrelation")
 #: Planes along W itself: they set its length, so they mean something only where nothing else does.
@@ -245,17 +246,18 @@ class DefaultRule(UpdateRule):
         """One application; see `UpdateRule.update`."""
         activities = network.activities(state, inputs)
         memory = self._remembered(state.memory, activities.pre[0])
-        related = None
+        kept = None
         if self.relations:
-            related = kinds.gate(theta, memory.seen)
-            theta = self._related(kinds.adapted(theta, memory.seen), related)
+            share = kinds.gate(theta, memory.seen)
+            theta = self._related(kinds.adapted(theta, memory.seen), share)
+            kept = Kept(share, relations(inputs, tf.exp(theta["consistency/temperature"])))
         elif self.kinds:
             theta = kinds.adapted(theta, kinds.signals(activities.pre[0]))
         view = wishes = None
         if self.damage:
             view = network.activities(state, views.second_view(inputs, self.damage, keys))
             shares = self.directions, self.neighbours
-            wishes = consistency.sweep_down(theta, self.scheme, state, activities, view, *shares, related)
+            wishes = consistency.sweep_down(theta, self.scheme, state, activities, view, *shares, kept)
         hidden, readouts = self._sweep_down(theta, state, activities, view, wishes)
         scaled = unit_columns if self.normalise else tf.identity
         kernels, biases, feedback = [], [], []
@@ -282,13 +284,12 @@ class DefaultRule(UpdateRule):
             seen = kinds.remembered(memory.seen, kinds.signals(inputs), memory.clock)
         return DefaultMemory(memory.clock + 1.0, seen)
 
-    def _related(self, theta, related):
-        """Theta as far as relations are kept, `related [tasks]`: the plane `consistency` by itself, and biases that rest."""
+    def _related(self, theta, share):
+        """Theta as far as relations are kept, `share [tasks]`: the plane `consistency` by itself, and biases that rest."""
         alone = tf.constant([float(name == "consistency") for name in self.planes], self.dtype)
-        share = related[:, None]
         # Not to zero, whose logarithm would have no gradient.
-        still = tf.math.log(1.0 - related + 1e-6)
-        planes = (1.0 - share) * theta["planes"] + share * alone
+        still = tf.math.log(1.0 - share + 1e-6)
+        planes = (1.0 - share[:, None]) * theta["planes"] + share[:, None] * alone
         return theta | {"planes": planes, "bias_step": theta["bias_step"] + still}
 
     def _sweep_down(self, theta, state, activities, view, wishes):

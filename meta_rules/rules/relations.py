@@ -15,10 +15,24 @@ parametric embedding by preserving local structure", AISTATS 2009; there by dist
 its own neighbour. The errors are the gradient in closed form.
 """
 
+from typing import NamedTuple
+
 import tensorflow as tf
 
 from meta_rules.rules.contrast import contrast_errors
 from meta_rules.rules.local import centred, cosines
+
+
+class Kept(NamedTuple):
+    """How far a rule keeps relations, and which.
+
+    Attributes:
+      share: `[tasks]`, in [0, 1]; the rest is for other objectives.
+      wanted: t above, `[tasks, batch, batch]`.
+    """
+
+    share: tf.Tensor
+    wanted: tf.Tensor
 
 
 def relations(inputs, temperature):
