@@ -7,8 +7,8 @@ classes, `p = softmax(sharpness * z)`; then the three wishes are the objective
 
 whose gradient with respect to z and z' are the errors below. Nothing in it needs a label or knows what an input is. A share
 of the units may have another objective, the contrast of an example with the others of its batch, see `contrast.py`; the
-classes are then those of the other units. In the place of both, as far as a rule wants it, all of
-them may keep the relations between examples, see `relations.py`.
+classes are then those of the other units. In the place of both, as far as a rule wants it, all of them may keep the relations
+between examples, see `relations.py`.
 
 Source: information maximisation (Krause, Perona and Gomes, NeurIPS 2010) with self-augmentation (Hu et al., "Learning
 discrete representations via information maximizing self-augmented training", ICML 2017), here with views that need no

@@ -276,8 +276,8 @@ class DefaultRule(UpdateRule):
         return NetworkState(tuple(kernels), tuple(biases), carried, memory)
 
     def _remembered(self, memory, inputs):
-        """The memory after this batch."""
-        if not (self.falling or self.relations):
+        """The memory after this batch, of a network that has any."""
+        if not memory:
             return memory
         seen = ()
         if self.relations:

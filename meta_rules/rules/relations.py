@@ -56,5 +56,5 @@ def relation_errors(pre, temperature, wanted):
     Returns:
       `[tasks, batch, units]`.
     """
-    # The contrast of the batch with itself: both of its views are the same activity, so their errors add.
-    return tf.reduce_sum(contrast_errors(pre, pre, temperature, wanted), axis=1)
+    # The contrast of the batch with itself: both of its views are the same activity and so are their errors, which add.
+    return 2.0 * contrast_errors(pre, pre, temperature, wanted)[:, 0]
