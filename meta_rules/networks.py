@@ -60,6 +60,15 @@ def moments(values):
     return Moments(mean, tf.reduce_mean(tf.square(values - mean), axis=-2, keepdims=True))
 
 
+def at_unit_length(activity):
+    """`activity [..., batch, units]`, every example at length 1; as it is if there is one unit only."""
+    if activity.shape[-1] == 1:
+        return activity
+    squares = tf.reduce_sum(tf.square(activity), axis=-1, keepdims=True)
+    # An activity of nothing but zeros stays that, and has a gradient.
+    return activity * tf.math.rsqrt(tf.maximum(squares, 1e-12))
+
+
 class BaseNetwork(keras.layers.Layer):
     """Fully connected network `z = batch_norm(x W) + b`, `x' = activation(z)`, many at once on a leading task axis.
 
@@ -72,6 +81,8 @@ class BaseNetwork(keras.layers.Layer):
       epsilon: added to the variance inside the root.
       standardise_inputs: whether layer 0 reads `(x - mean) / (deviation + 0.1)` instead of x.
       linear_top: whether the top layer has no activation.
+      unit_length: whether features are the top layer's activity at length 1, its direction. One unit has no direction but its
+        sign, and stays as it is.
 
     Raises:
       UserError: fewer than two layers, a size below one, an unknown activation.
@@ -84,6 +95,7 @@ class BaseNetwork(keras.layers.Layer):
         epsilon=1e-6,
         standardise_inputs=True,
         linear_top=False,
+        unit_length=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -96,6 +108,7 @@ class BaseNetwork(keras.layers.Layer):
         self.epsilon = epsilon
         self.standardise_inputs = standardise_inputs
         self.linear_top = linear_top
+        self.unit_length = unit_length
 
     def get_config(self):
         """The constructor's arguments."""
@@ -106,6 +119,7 @@ class BaseNetwork(keras.layers.Layer):
             "epsilon": self.epsilon,
             "standardise_inputs": self.standardise_inputs,
             "linear_top": self.linear_top,
+            "unit_length": self.unit_length,
         }
 
     @property
@@ -131,8 +145,9 @@ class BaseNetwork(keras.layers.Layer):
         return self._forward(state, inputs, None)[1]
 
     def call(self, state, inputs, statistics=None):
-        """The features: the top layer's activity `[tasks, batch, out]`."""
-        return self.activities(state, inputs, statistics).post[-1]
+        """The features: the top layer's activity `[tasks, batch, out]`, or its direction."""
+        top = self.activities(state, inputs, statistics).post[-1]
+        return at_unit_length(top) if self.unit_length else top
 
     def _forward(self, state, inputs, statistics):
         phi = ACTIVATIONS[self.activation]
