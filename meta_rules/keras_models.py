@@ -27,8 +27,8 @@ def input_moments(learner):
 
 
 def stock_model(learner):
-    """The network of a fitted `RuleLearner` as layers Dense, BatchNormalization, Activation and, for features
-    of length 1, UnitNormalization.
+    """The network of a fitted `RuleLearner` as layers Dense, BatchNormalization, Activation and, where features
+    are directions, UnitNormalization and Rescaling.
 
     The first layer standardises the inputs as in `fit`; it is not trainable, so it does so in training too.
 
@@ -61,8 +61,9 @@ def stock_model(learner):
         weights.append((dense, [learned[f"kernel_{layer}"]]))
         weights.append((normalise, [learned[f"{part}_{layer}"] for part in ("bias", "mean", "variance")]))
         layer += 1
-    if network["unit_length"] and current.shape[-1] > 1:
+    if network["unit_rms"] and current.shape[-1] > 1:
         current = keras.layers.UnitNormalization(name="unit_length")(current)
+        current = keras.layers.Rescaling(current.shape[-1] ** 0.5, name="unit_rms")(current)
     model = keras.Model(inputs, current, name="learned_features")
     standardise.set_weights([mean.astype("float32"), np.square(deviation).astype("float32")])
     for layer, values in weights:

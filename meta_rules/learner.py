@@ -227,7 +227,7 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                 "epsilon": network.epsilon,
                 "standardise_inputs": network.standardise_inputs,
                 "linear_top": network.linear_top,
-                "unit_length": network.unit_length,
+                "unit_rms": network.unit_rms,
             },
         }
         self.scaler_ = StandardScaler() if self.standardise else None

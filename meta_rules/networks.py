@@ -60,11 +60,11 @@ def moments(values):
     return Moments(mean, tf.reduce_mean(tf.square(values - mean), axis=-2, keepdims=True))
 
 
-def at_unit_length(activity):
-    """`activity [..., batch, units]`, every example at length 1; as it is if there is one unit only."""
+def at_unit_rms(activity):
+    """`activity [..., batch, units]`, every example at a root mean square of 1; one unit only is left as it is."""
     if activity.shape[-1] == 1:
         return activity
-    squares = tf.reduce_sum(tf.square(activity), axis=-1, keepdims=True)
+    squares = tf.reduce_mean(tf.square(activity), axis=-1, keepdims=True)
     # An activity of nothing but zeros stays that, and has a gradient.
     return activity * tf.math.rsqrt(tf.maximum(squares, 1e-12))
 
@@ -81,8 +81,8 @@ class BaseNetwork(keras.layers.Layer):
       epsilon: added to the variance inside the root.
       standardise_inputs: whether layer 0 reads `(x - mean) / (deviation + 0.1)` instead of x.
       linear_top: whether the top layer has no activation.
-      unit_length: whether features are the top layer's activity at length 1, its direction. One unit has no direction but its
-        sign, and stays as it is.
+      unit_rms: whether features are the direction of the top layer's activity: every example's are divided by their root mean
+        square. One unit has no direction but its sign, and stays as it is.
 
     Raises:
       UserError: fewer than two layers, a size below one, an unknown activation.
@@ -95,7 +95,7 @@ class BaseNetwork(keras.layers.Layer):
         epsilon=1e-6,
         standardise_inputs=True,
         linear_top=False,
-        unit_length=False,
+        unit_rms=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -108,7 +108,7 @@ class BaseNetwork(keras.layers.Layer):
         self.epsilon = epsilon
         self.standardise_inputs = standardise_inputs
         self.linear_top = linear_top
-        self.unit_length = unit_length
+        self.unit_rms = unit_rms
 
     def get_config(self):
         """The constructor's arguments."""
@@ -119,7 +119,7 @@ class BaseNetwork(keras.layers.Layer):
             "epsilon": self.epsilon,
             "standardise_inputs": self.standardise_inputs,
             "linear_top": self.linear_top,
-            "unit_length": self.unit_length,
+            "unit_rms": self.unit_rms,
         }
 
     @property
@@ -147,7 +147,7 @@ class BaseNetwork(keras.layers.Layer):
     def call(self, state, inputs, statistics=None):
         """The features: the top layer's activity `[tasks, batch, out]`, or its direction."""
         top = self.activities(state, inputs, statistics).post[-1]
-        return at_unit_length(top) if self.unit_length else top
+        return at_unit_rms(top) if self.unit_rms else top
 
     def _forward(self, state, inputs, statistics):
         phi = ACTIVATIONS[self.activation]

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from meta_rules import stateless
 from meta_rules.errors import UserError
-from meta_rules.networks import BaseNetwork, NetworkState, at_unit_length
+from meta_rules.networks import BaseNetwork, NetworkState, at_unit_rms
 from meta_rules.rules import DefaultRule
 
 
@@ -31,24 +31,24 @@ def test_a_linear_top_leaves_out_the_last_activation_only(activation):
     np.testing.assert_array_equal(linear(state, inputs), usual.pre[2])
 
 
-def test_features_of_unit_length_keep_their_direction_only():
+def test_features_of_unit_rms_keep_their_direction_only():
     inputs = tf.constant(np.random.default_rng(4).normal(size=(2, 11, 7)).astype(np.float32))
     state = small_state()
     usual = BaseNetwork((7, 5, 3), linear_top=True)(state, inputs).numpy()
-    found = BaseNetwork((7, 5, 3), linear_top=True, unit_length=True)(state, inputs).numpy()
+    found = BaseNetwork((7, 5, 3), linear_top=True, unit_rms=True)(state, inputs).numpy()
     lengths = np.linalg.norm(usual, axis=-1, keepdims=True)
-    np.testing.assert_allclose(np.linalg.norm(found, axis=-1), 1.0, rtol=1e-5)
-    np.testing.assert_allclose(found * lengths, usual, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=-1), 3**0.5, rtol=1e-5)
+    np.testing.assert_allclose(found * lengths, usual * 3**0.5, rtol=1e-5, atol=1e-6)
 
 
 def test_one_feature_has_no_direction_and_zeros_have_none():
     inputs = tf.constant(np.random.default_rng(4).normal(size=(2, 11, 7)).astype(np.float32))
     state = small_state(sizes=(7, 5, 1))
-    one, usual = (BaseNetwork((7, 5, 1), unit_length=length)(state, inputs) for length in (True, False))
+    one, usual = (BaseNetwork((7, 5, 1), unit_rms=whether)(state, inputs) for whether in (True, False))
     np.testing.assert_array_equal(one, usual)
     nothing = tf.Variable(tf.zeros([2, 3, 4]))
     with tf.GradientTape() as tape:
-        found = at_unit_length(nothing)
+        found = at_unit_rms(nothing)
     np.testing.assert_array_equal(found, np.zeros([2, 3, 4]))
     assert np.isfinite(tape.gradient(found, nothing)).all()
 
@@ -109,7 +109,7 @@ def test_configuration_round_trip():
         epsilon=1e-4,
         standardise_inputs=False,
         linear_top=True,
-        unit_length=True,
+        unit_rms=True,
     )
     again = BaseNetwork.from_config(network.get_config())
     assert again.get_config() == network.get_config() and again.depth == 2
