@@ -33,8 +33,8 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     """Learns features of unlabelled rows with a network that an update rule trains.
 
     There is no loss and no label: the rule is applied to batch after batch, and the top layer's activities are the
-    features. Batch normalisation is frozen to the statistics of the training rows, so that every row is transformed
-    by itself.
+    features; of the pretrained rule, and others with `unit_rms`, every row's are divided by their root mean square.
+    Batch normalisation is frozen to the statistics of the training rows, so that every row is transformed by itself.
 
     Args:
       layer_sizes: units of the layers above the input; the last is the number of features.
