@@ -108,7 +108,7 @@ def features(network, learned, rows):
         Moments(learned[f"mean_{layer}"][None, None], learned[f"variance_{layer}"][None, None])
         for layer in range(network.depth + 1)
     )
-    return network(state, tf.convert_to_tensor(rows)[None], statistics)[0]
+    return network.features(state, tf.convert_to_tensor(rows)[None], statistics)[0]
 
 
 class CompiledLearning:
@@ -128,7 +128,7 @@ class CompiledLearning:
         self.learned = function(learning.learned, input_signature=[state, rows])
         # The network as it is on a batch of its own: what the settling of the features is measured on.
         self.now = function(
-            lambda state, rows: learning.network(state, rows[None])[0],
+            lambda state, rows: learning.network.features(state, rows[None])[0],
             input_signature=[state, rows],
         )
 

@@ -145,7 +145,11 @@ class BaseNetwork(keras.layers.Layer):
         return self._forward(state, inputs, None)[1]
 
     def call(self, state, inputs, statistics=None):
-        """The features: the top layer's activity `[tasks, batch, out]`, or its direction."""
+        """The features, see `features`, in the layer's own precision."""
+        return self.features(state, inputs, statistics)
+
+    def features(self, state, inputs, statistics=None):
+        """The top layer's activity `[tasks, batch, out]`, or its direction, in the precision of what is given."""
         top = self.activities(state, inputs, statistics).post[-1]
         return at_unit_rms(top) if self.unit_rms else top
 
