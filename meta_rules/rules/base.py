@@ -103,7 +103,7 @@ class UpdateRule(keras.layers.Layer):
     network_epsilon = 1e-6
     #: Whether the top layer of the base network is linear: features are then its z.
     linear_top = False
-    #: Whether features are divided by their root mean square: an objective that compares directions says nothing of lengths.
+    #: Whether features are divided by their root mean square: contrast and relations compare directions, not lengths.
     unit_rms = False
 
     #: Channels of the widest `[tasks, channels, batch, units]` that an update makes: what its speed and memory go by.
