@@ -11,12 +11,12 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from meta_rules import configuration, evaluate, saved_rules  # noqa: F401
 from meta_rules.errors import UserError
-from meta_rules.evaluation import comparison, methods, probes, sweeps  # noqa: F401
+from meta_rules.evaluation import comparison, methods, probes, rule_methods, sweeps  # noqa: F401
 from meta_rules.evaluation.autoencoders import Autoencoder, VariationalAutoencoder
 from meta_rules.evaluation.baselines import Spreading, TriangleFeatures
 from meta_rules.evaluation.evaluation_run import Evaluation
 from meta_rules.evaluation.parallel import on_all_cores
-from meta_rules.evaluation.protocol import Protocol, ProtocolData
+from meta_rules.evaluation.protocol import Draw, Protocol, ProtocolData
 from meta_rules.evaluation.supervised import Supervised
 
 SMALL = Protocol(hidden=(12, 6), batch_size=32, shots=(1, 5, "all"), draws=3, query=10, validation=10)
@@ -107,6 +107,36 @@ def test_rows_have_mean_and_standard_error_over_draws(data):
         assert set(comparison.COLUMNS) <= set(row)
         assert row["accuracy_mean"] == pytest.approx((0.75 + 1 + 0.75) / 3)
         assert row["accuracy_sem"] == pytest.approx(np.std([0.75, 1, 0.75], ddof=1) / 3**0.5)
+
+
+@pytest.mark.parametrize("draws", [1, 3, 4, 6, 8, 20])
+@pytest.mark.parametrize("inputs, batch", [(64, 32), (196, 256), (427, 256), (4000, 128)])
+def test_draws_are_dealt_in_parts_of_one_size_that_fit(draws, inputs, batch):
+    protocol = Protocol(draws=draws, batch_size=batch)
+    draw = Draw(protocol, 0, 0, None, np.zeros((10, inputs), np.float32), None, None, 10)
+    together = rule_methods.RuleMethod("oja").together(draw)
+    parts = -(-draws // together)
+    assert 1 <= together <= rule_methods._NETWORKS and together * parts - draws < parts
+    assert together == 1 or together * batch * max(inputs, 128) <= rule_methods._ARRAY
+
+
+def test_a_network_is_the_same_however_many_learn_beside_it(data, monkeypatch):
+    draws = [data.draw(i) for i in range(3)]
+
+    def features(most):
+        monkeypatch.setattr(rule_methods, "_NETWORKS", most)
+        method = rule_methods.RuleMethod("oja", applications=(0, 20))
+        together = method.together(draws[0])
+        found = [method.fit_draws(draws[i : i + together]) for i in range(0, 3, together)]
+        models = [models for part in found for models in part]
+        return [
+            [model.transform(draw.validation.examples) for model in of_draw.values()]
+            for of_draw, draw in zip(models, draws, strict=True)
+        ]
+
+    beside, in_two = features(4), features(2)
+    np.testing.assert_allclose(in_two, beside, rtol=1e-4, atol=1e-4)
+    assert np.abs(np.asarray(beside)[:, 1] - np.asarray(beside)[:, 0]).max() > 0.1
 
 
 def test_principal_components_are_as_many_as_the_network_has_features(data):

@@ -61,7 +61,7 @@ class TriangleFeatures:
 class KMeansFeatures(Method):
     """`TriangleFeatures` of as many k-means clusters as the network has features."""
 
-    together, apart = 20, True
+    apart = True
 
     def fit(self, draw, labelled=None):
         """See `Method`."""
@@ -92,7 +92,7 @@ class _Graph(Method):
     """
 
     needs_labels = True
-    together, apart = 20, True
+    apart = True
 
     def __init__(self, neighbours: tuple = (15, 7, 3), most: int = 4000):
         self.neighbours, self.most = tuple(neighbours), most

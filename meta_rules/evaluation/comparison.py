@@ -33,8 +33,9 @@ def compare(method, data, probes=tuple(PROBES)):
     """
     protocol = data.protocol
     scores, pending, seconds, unlabelled = {}, [], 0.0, 0
-    for start in range(0, protocol.draws, method.together):
-        draws = [data.draw(i) for i in range(start, min(start + method.together, protocol.draws))]
+    together = method.together(data.draw(0))
+    for start in range(0, protocol.draws, together):
+        draws = [data.draw(i) for i in range(start, min(start + together, protocol.draws))]
         unlabelled = method.unlabelled_used(draws[0])
         queries = [data.query(draw) for draw in draws]
         fitted, support = None, {}

@@ -93,7 +93,6 @@ class SemiSupervised(Method):
     """
 
     needs_labels = True
-    together = 4
 
     def __init__(
         self, rule="semi_supervised", applications: tuple = (50, 200), arrangement: dict | None = None
@@ -124,6 +123,10 @@ class SemiSupervised(Method):
         """At most what its batches can hold, and the centres of the receptive fields."""
         shown = max(self.applications) * self.arrangement["batch_size"] + self.arrangement["units"]
         return min(len(draw.unlabelled), shown)
+
+    def together(self, draw):
+        """See `Method`."""
+        return 4
 
     def fit_draws(self, draws, labelled=None):
         """See `Method`."""

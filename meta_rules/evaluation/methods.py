@@ -35,14 +35,16 @@ class Method:
     Attributes:
       method_name: what it is called in results, with its argument if it has one.
       needs_labels: whether `fit` gets labelled examples; it is then called for every number of shots.
-      together: draws that `fit_draws` likes to have at once.
       apart: whether every draw may be fitted in a process of its own; for methods of one thread whose models are picklable.
     """
 
     method_name = None
     needs_labels = False
-    together = 1
     apart = False
+
+    def together(self, draw):
+        """How many draws like this one `fit_draws` likes to have at once."""
+        return 20 if self.apart else 1
 
     def fit(self, draw, labelled=None):
         """Learns from one draw.

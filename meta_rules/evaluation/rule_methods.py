@@ -17,8 +17,9 @@ from meta_rules.rules.hand_designed import HandDesignedRule
 STATISTICS = 1024
 #: Applications a compiled program makes, if those asked for are multiples of it: so that all judgements share one.
 BLOCK = 10
-#: Numbers in an array `[networks, batch, units]` that one compiled program may hold: several channels of them exist.
-_ARRAY = 200_000
+#: Networks that one compiled program trains side by side at most, and numbers in its arrays `[networks, batch, units]`, of
+#: which several channels exist.
+_NETWORKS, _ARRAY = 4, 200_000
 
 
 def described(rule):
@@ -76,8 +77,6 @@ class RuleMethod(Method):
         self.applications = tuple(applications)
         self._trainings = {}
 
-    together = 4
-
     def description(self):
         """The rule, its meta-parameters and the applications."""
         return described(self.rule) | {"applications": list(self.applications)}
@@ -125,22 +124,22 @@ class RuleMethod(Method):
                 done = upto
             yield upto, state
 
+    def together(self, draw):
+        """See `Method`; at most as many networks side by side as fit, in parts of one size where that can be."""
+        protocol = draw.protocol
+        widest = max(draw.unlabelled.shape[1], *protocol.hidden)
+        most = int(np.clip(_ARRAY // (protocol.batch_size * widest), 1, _NETWORKS))
+        return math.ceil(protocol.draws / math.ceil(protocol.draws / most))
+
     def fit_draws(self, draws, labelled=None):
-        """See `Method`; as many networks side by side as fit."""
-        protocol = draws[0].protocol
-        widest = max(draws[0].unlabelled.shape[1], *protocol.hidden)
-        together = int(np.clip(_ARRAY // (protocol.batch_size * widest), 1, self.together))
-        found = []
-        for start in range(0, len(draws), together):
-            part = draws[start : start + together]
-            # A shorter last part would be compiled again.
-            padded = [*part, *part[:1] * (together - len(part))] if start else part
-            models = [{} for _ in part]
-            for steps, state in self.states(padded, self.applications):
-                for i, draw in enumerate(part):
-                    models[i][steps] = self.features(draw, one(state, i))
-            found.extend(models)
-        return found
+        """See `Method`."""
+        # A shorter last part would be compiled again.
+        padded = [*draws, *draws[:1] * (self.together(draws[0]) - len(draws))]
+        models = [{} for _ in draws]
+        for steps, state in self.states(padded, self.applications):
+            for i, draw in enumerate(draws):
+                models[i][steps] = self.features(draw, one(state, i))
+        return models
 
     def features(self, draw, state):
         """`NetworkFeatures` of a state with a task axis of one."""

@@ -25,8 +25,8 @@ def compute(method, data):
     """
     applications = method.applications[-1]
     # As many networks side by side as the comparison trains: nothing is compiled again.
-    draws = [data.draw(i) for i in range(min(method.together, data.protocol.draws))]
-    draw = draws[0]
+    draw = data.draw(0)
+    draws = [draw, *(data.draw(i) for i in range(1, method.together(draw)))]
     query = data.query(draw)
     kept = np.concatenate([np.flatnonzero(query.labels == c)[:EXAMPLES] for c in range(draw.classes)])
     states = dict(method.states(draws, (0, applications)))
