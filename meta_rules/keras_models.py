@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from meta_rules.networks import LENGTH_EPSILON, shortens
+
 #: Keras's names of the activations; `step` has none.
 ACTIVATIONS = {name: name for name in ("relu", "leaky_relu", "elu", "tanh", "sigmoid", "linear")} | {
     "swish": "silu"
@@ -28,7 +30,7 @@ def input_moments(learner):
 
 def stock_model(learner):
     """The network of a fitted `RuleLearner` as layers Dense, BatchNormalization, Activation and, where features
-    are directions, UnitNormalization and Rescaling.
+    keep only a part of their length, RMSNormalization.
 
     The first layer standardises the inputs as in `fit`; it is not trainable, so it does so in training too.
 
@@ -61,9 +63,14 @@ def stock_model(learner):
         weights.append((dense, [learned[f"kernel_{layer}"]]))
         weights.append((normalise, [learned[f"{part}_{layer}"] for part in ("bias", "mean", "variance")]))
         layer += 1
-    if network["unit_rms"] and current.shape[-1] > 1:
-        current = keras.layers.UnitNormalization(name="unit_length")(current)
-        current = keras.layers.Rescaling(current.shape[-1] ** 0.5, name="unit_rms")(current)
+    kept = network["length_kept"]
+    if shortens(kept, current.shape[-1]):
+        # As in `networks.shortened`: a factor before the mean square is one outside of the root.
+        shorten = keras.layers.RMSNormalization(
+            epsilon=(kept + LENGTH_EPSILON) / (1.0 - kept), name="shortened"
+        )
+        current = shorten(current)
+        weights.append((shorten, [np.full(current.shape[-1], (1.0 - kept) ** -0.5)]))
     model = keras.Model(inputs, current, name="learned_features")
     standardise.set_weights([mean.astype("float32"), np.square(deviation).astype("float32")])
     for layer, values in weights:

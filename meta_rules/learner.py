@@ -33,7 +33,7 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     """Learns features of unlabelled rows with a network that an update rule trains.
 
     There is no loss and no label: the rule is applied to batch after batch, and the top layer's activities are the
-    features; of the pretrained rule, and others with `unit_rms`, every row's are divided by their root mean square.
+    features; of the pretrained rule, and others with `length_kept` below 1, rows keep their length in part only.
     Batch normalisation is frozen to the statistics of the training rows, so that every row is transformed by itself.
 
     Args:
@@ -227,7 +227,7 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                 "epsilon": network.epsilon,
                 "standardise_inputs": network.standardise_inputs,
                 "linear_top": network.linear_top,
-                "unit_rms": network.unit_rms,
+                "length_kept": network.length_kept,
             },
         }
         self.scaler_ = StandardScaler() if self.standardise else None

@@ -17,6 +17,8 @@ ACTIVATIONS = {
     "step": lambda z: tf.cast(z > 0, z.dtype),
     "linear": tf.identity,
 }
+#: Added to what lengths are divided by the root of.
+LENGTH_EPSILON = 1e-12
 
 
 class NetworkState(NamedTuple):
@@ -60,13 +62,22 @@ def moments(values):
     return Moments(mean, tf.reduce_mean(tf.square(values - mean), axis=-2, keepdims=True))
 
 
-def at_unit_rms(activity):
-    """`activity [..., batch, units]`, every example at a root mean square of 1; one unit only is left as it is."""
-    if activity.shape[-1] == 1:
+def shortens(length_kept, units):
+    """Whether activities of so many units are `shortened` at all."""
+    return length_kept < 1 and units > 1
+
+
+def shortened(activity, length_kept):
+    """`activity [..., batch, units]` divided by `sqrt((1 - length_kept) mean square + length_kept)`, example by example.
+
+    Kept wholly, 1, nothing changes; at 0 all examples have a root mean square of 1, and only their direction is left. Those
+    that have it already stay as they are. So does a single unit, which has no direction but its sign.
+    """
+    if not shortens(length_kept, activity.shape[-1]):
         return activity
     squares = tf.reduce_mean(tf.square(activity), axis=-1, keepdims=True)
     # An activity of nothing but zeros stays that, and has a gradient.
-    return activity * tf.math.rsqrt(tf.maximum(squares, 1e-12))
+    return activity * tf.math.rsqrt((1.0 - length_kept) * squares + (length_kept + LENGTH_EPSILON))
 
 
 class BaseNetwork(keras.layers.Layer):
@@ -81,11 +92,10 @@ class BaseNetwork(keras.layers.Layer):
       epsilon: added to the variance inside the root.
       standardise_inputs: whether layer 0 reads `(x - mean) / (deviation + 0.1)` instead of x.
       linear_top: whether the top layer has no activation.
-      unit_rms: whether features are the direction of the top layer's activity: every example's are divided by their root mean
-        square. One unit has no direction but its sign, and stays as it is.
+      length_kept: in [0, 1], how much of its length the top layer's activity keeps as features, see `shortened`.
 
     Raises:
-      UserError: fewer than two layers, a size below one, an unknown activation.
+      UserError: fewer than two layers, a size below one, an unknown activation, a length that cannot be kept.
     """
 
     def __init__(
@@ -95,7 +105,7 @@ class BaseNetwork(keras.layers.Layer):
         epsilon=1e-6,
         standardise_inputs=True,
         linear_top=False,
-        unit_rms=False,
+        length_kept=1.0,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -104,11 +114,13 @@ class BaseNetwork(keras.layers.Layer):
             raise UserError(f"layer_sizes must hold at least two positive sizes, got {layer_sizes}.")
         if activation not in ACTIVATIONS:
             raise UserError(f"Unknown activation {activation!r}; known: {', '.join(sorted(ACTIVATIONS))}.")
+        if not 0 <= length_kept <= 1:
+            raise UserError(f"length_kept must lie between 0 and 1, got {length_kept!r}.")
         self.activation = activation
         self.epsilon = epsilon
         self.standardise_inputs = standardise_inputs
         self.linear_top = linear_top
-        self.unit_rms = unit_rms
+        self.length_kept = length_kept
 
     def get_config(self):
         """The constructor's arguments."""
@@ -119,7 +131,7 @@ class BaseNetwork(keras.layers.Layer):
             "epsilon": self.epsilon,
             "standardise_inputs": self.standardise_inputs,
             "linear_top": self.linear_top,
-            "unit_rms": self.unit_rms,
+            "length_kept": self.length_kept,
         }
 
     @property
@@ -149,9 +161,8 @@ class BaseNetwork(keras.layers.Layer):
         return self.features(state, inputs, statistics)
 
     def features(self, state, inputs, statistics=None):
-        """The top layer's activity `[tasks, batch, out]`, or its direction, in the precision of what is given."""
-        top = self.activities(state, inputs, statistics).post[-1]
-        return at_unit_rms(top) if self.unit_rms else top
+        """The top layer's activity `[tasks, batch, out]`, `shortened`, in the precision of what is given."""
+        return shortened(self.activities(state, inputs, statistics).post[-1], self.length_kept)
 
     def _forward(self, state, inputs, statistics):
         phi = ACTIVATIONS[self.activation]

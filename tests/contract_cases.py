@@ -45,7 +45,7 @@ VARIANTS = {
             "directions": 0.4,
             "neighbours": 0.3,
             "linear_top": True,
-            "unit_rms": True,
+            "length_kept": 0.25,
             "falling": True,
             "held": 20.0,
             "anneal": 2.0,
@@ -56,7 +56,7 @@ VARIANTS = {
     "genome_views": ("genome", {"corruption": 0.3, "patches": 0.5, "deformation": 1.0}),
     "genome_contrast": (
         "genome",
-        {"corruption": 0.3, "directions": 0.4, "neighbours": 0.3, "linear_top": True, "unit_rms": True},
+        {"corruption": 0.3, "directions": 0.4, "neighbours": 0.3, "linear_top": True, "length_kept": 0.0},
     ),
 }
 SIZES, TASKS, BATCH, STEPS = (6, 5, 4), 4, 7, 3

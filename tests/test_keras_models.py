@@ -57,13 +57,14 @@ def test_the_same_with_a_linear_top():
     np.testing.assert_allclose(fitted.to_keras().predict(rows, verbose=0), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("kept", [0.0, 0.25])
 @pytest.mark.parametrize("sizes", [(12, 7), (12, 1)])
-def test_the_same_with_features_of_unit_rms(sizes, tmp_path):
+def test_the_same_with_features_that_keep_a_part_of_their_length(sizes, kept, tmp_path):
     rows = data()
-    rule = rules.make("genome", corruption=0.3, directions=0.5, linear_top=True, unit_rms=True)
+    rule = rules.make("genome", corruption=0.3, directions=0.5, linear_top=True, length_kept=kept)
     fitted = learner(rule=rule, layer_sizes=sizes).fit(rows)
     expected = fitted.transform(rows)
-    if sizes[-1] > 1:
+    if sizes[-1] > 1 and not kept:
         np.testing.assert_allclose(np.square(expected).mean(axis=1), 1.0, rtol=1e-5)
     fitted.to_keras().save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from meta_rules import stateless
 from meta_rules.errors import UserError
-from meta_rules.networks import BaseNetwork, NetworkState, at_unit_rms
+from meta_rules.networks import BaseNetwork, NetworkState, shortened
 from meta_rules.rules import DefaultRule
 
 
@@ -31,24 +31,37 @@ def test_a_linear_top_leaves_out_the_last_activation_only(activation):
     np.testing.assert_array_equal(linear(state, inputs), usual.pre[2])
 
 
-def test_features_of_unit_rms_keep_their_direction_only():
+def test_features_without_their_length_keep_their_direction_only():
     inputs = tf.constant(np.random.default_rng(4).normal(size=(2, 11, 7)).astype(np.float32))
     state = small_state()
     usual = BaseNetwork((7, 5, 3), linear_top=True)(state, inputs).numpy()
-    found = BaseNetwork((7, 5, 3), linear_top=True, unit_rms=True)(state, inputs).numpy()
+    found = BaseNetwork((7, 5, 3), linear_top=True, length_kept=0.0)(state, inputs).numpy()
     lengths = np.linalg.norm(usual, axis=-1, keepdims=True)
     np.testing.assert_allclose(np.linalg.norm(found, axis=-1), 3**0.5, rtol=1e-5)
     np.testing.assert_allclose(found * lengths, usual * 3**0.5, rtol=1e-5, atol=1e-6)
 
 
+def test_a_part_of_the_length_is_kept():
+    activity = np.random.default_rng(5).normal(size=(2, 11, 4)) * 10.0 ** np.linspace(-3, 3, 11)[:, None]
+    found = shortened(tf.constant(activity), 0.25).numpy()
+    before, after = (np.sqrt(np.square(values).mean(axis=-1)) for values in (activity, found))
+    np.testing.assert_allclose(found * before[..., None], activity * after[..., None], rtol=1e-9)
+    # What is far below a root mean square of 1 doubles, what is far above comes down to one length.
+    np.testing.assert_allclose(after[before < 0.01], 2.0 * before[before < 0.01], rtol=1e-3)
+    np.testing.assert_allclose(after[before > 100], 0.75**-0.5, rtol=1e-3)
+    usual = activity / before[..., None]
+    np.testing.assert_allclose(shortened(tf.constant(usual), 0.25), usual, rtol=1e-9)
+    np.testing.assert_array_equal(shortened(tf.constant(activity), 1.0), activity)
+
+
 def test_one_feature_has_no_direction_and_zeros_have_none():
     inputs = tf.constant(np.random.default_rng(4).normal(size=(2, 11, 7)).astype(np.float32))
     state = small_state(sizes=(7, 5, 1))
-    one, usual = (BaseNetwork((7, 5, 1), unit_rms=whether)(state, inputs) for whether in (True, False))
+    one, usual = (BaseNetwork((7, 5, 1), length_kept=kept)(state, inputs) for kept in (0.0, 1.0))
     np.testing.assert_array_equal(one, usual)
     nothing = tf.Variable(tf.zeros([2, 3, 4]))
     with tf.GradientTape() as tape:
-        found = at_unit_rms(nothing)
+        found = shortened(nothing, 0.0)
     np.testing.assert_array_equal(found, np.zeros([2, 3, 4]))
     assert np.isfinite(tape.gradient(found, nothing)).all()
 
@@ -102,6 +115,12 @@ def test_unknown_activation_names_the_known_ones():
         BaseNetwork((3, 2), activation="rleu")
 
 
+@pytest.mark.parametrize("kept", [-0.1, 1.5, float("nan")])
+def test_a_length_that_cannot_be_kept(kept):
+    with pytest.raises(UserError, match="length_kept must lie between 0 and 1"):
+        BaseNetwork((3, 2), length_kept=kept)
+
+
 def test_configuration_round_trip():
     network = BaseNetwork(
         (7, 5, 3),
@@ -109,7 +128,7 @@ def test_configuration_round_trip():
         epsilon=1e-4,
         standardise_inputs=False,
         linear_top=True,
-        unit_rms=True,
+        length_kept=0.25,
     )
     again = BaseNetwork.from_config(network.get_config())
     assert again.get_config() == network.get_config() and again.depth == 2

@@ -103,8 +103,8 @@ class UpdateRule(keras.layers.Layer):
     network_epsilon = 1e-6
     #: Whether the top layer of the base network is linear: features are then its z.
     linear_top = False
-    #: Whether features are divided by their root mean square: contrast and relations compare directions, not lengths.
-    unit_rms = False
+    #: How much of their length features keep, in [0, 1]: contrast and relations compare directions, not lengths.
+    length_kept = 1.0
 
     #: Channels of the widest `[tasks, channels, batch, units]` that an update makes: what its speed and memory go by.
     array_channels = 1
@@ -160,7 +160,7 @@ class UpdateRule(keras.layers.Layer):
             epsilon=self.network_epsilon,
             standardise_inputs=self.standardise_inputs,
             linear_top=self.linear_top,
-            unit_rms=self.unit_rms,
+            length_kept=self.length_kept,
             dtype=self.dtype,
         )
 

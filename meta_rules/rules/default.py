@@ -90,8 +90,8 @@ class DefaultRule(UpdateRule):
         corruption, no second view.
       directions, neighbours: shares, in [0, 1), of the units that tell an example from the others, and of the nearest
         example as another view of it; see `consistency.own_errors` and `contrast.sought_examples`.
-      linear_top, unit_rms: whether features are the top layer's z itself, without the activation, and whether every
-        example's are brought to a root mean square of 1; see `BaseNetwork`.
+      linear_top, length_kept: whether features are the top layer's z itself, without the activation, and how much of their
+        length they keep, in [0, 1]; see `BaseNetwork`.
       falling: whether the step falls with the age of a network, as (1 + age / held)^-anneal. A step of one size never comes
         to rest.
       held, anneal: rule applications for which a step that falls nearly keeps its size, and the exponent that the
@@ -130,7 +130,7 @@ class DefaultRule(UpdateRule):
         directions: float = 0.0,
         neighbours: float = 0.0,
         linear_top: bool = False,
-        unit_rms: bool = False,
+        length_kept: float = 1.0,
         falling: bool = False,
         held: float = 100.0,
         anneal: float = 0.57,
@@ -149,7 +149,7 @@ class DefaultRule(UpdateRule):
         self.damage = views.Damage(corruption, patches, deformation).checked()
         consistency.checked_shares(self.damage, directions, neighbours)
         self.directions, self.neighbours = directions, neighbours
-        self.linear_top, self.unit_rms = linear_top, unit_rms
+        self.linear_top, self.length_kept = linear_top, length_kept
         self.falling, self.kinds, self.relations = falling, kinds, relations
         if relations and not (kinds and directions and "consistency" in self.planes):
             raise UserError(
@@ -185,7 +185,7 @@ class DefaultRule(UpdateRule):
             "directions": self.directions,
             "neighbours": self.neighbours,
             "linear_top": self.linear_top,
-            "unit_rms": self.unit_rms,
+            "length_kept": self.length_kept,
             "falling": self.falling,
             "held": self.held,
             "anneal": self.anneal,

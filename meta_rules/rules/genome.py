@@ -81,8 +81,8 @@ class GenomeRule(UpdateRule):
       directions: share of a layer's units that tell an example from the others, where the rest stand for classes, in [0, 1);
         see `consistency.py` and `contrast.py`.
       neighbours: how much the nearest example of the batch counts there as another view of an example, in [0, 1).
-      linear_top, unit_rms: whether features are the top layer's z itself, without the activation, and whether every
-        example's are brought to a root mean square of 1; see `BaseNetwork`.
+      linear_top, length_kept: whether features are the top layer's z itself, without the activation, and how much of their
+        length they keep, in [0, 1]; see `BaseNetwork`.
       feedback, seed: see `UpdateRule`; nothing in the initial meta-parameters is random.
 
     Raises:
@@ -99,7 +99,7 @@ class GenomeRule(UpdateRule):
         directions: float = 0.0,
         neighbours: float = 0.0,
         linear_top: bool = False,
-        unit_rms: bool = False,
+        length_kept: float = 1.0,
         feedback: str = "learned",
         seed: int = 0,
         **kwargs,
@@ -108,7 +108,7 @@ class GenomeRule(UpdateRule):
         self.damage = views.Damage(corruption, patches, deformation).checked()
         consistency.checked_shares(self.damage, directions, neighbours)
         self.directions, self.neighbours = directions, neighbours
-        self.linear_top, self.unit_rms = linear_top, unit_rms
+        self.linear_top, self.length_kept = linear_top, length_kept
         # What is damaged is drawn input by input, so with other inputs at the same place it is the same in distribution only.
         self.permutation_equivariant = not self.damage
         # With a second view the plane that compares the two learns by itself, so the search starts from it alone.
@@ -118,7 +118,7 @@ class GenomeRule(UpdateRule):
     def rule_config(self):
         """The constructor's arguments."""
         own = {"directions": self.directions, "neighbours": self.neighbours}
-        features = {"linear_top": self.linear_top, "unit_rms": self.unit_rms}
+        features = {"linear_top": self.linear_top, "length_kept": self.length_kept}
         return {**self.damage._asdict(), **own, **features, **super().rule_config()}
 
     def _tables(self):
