@@ -25,35 +25,35 @@ def _uint(value):
 
 def threefry(key, counter):
     """Threefry-2x32-20 of two-word blocks: uint32 `(k0, k1)`, `(c0, c1)` of any shapes that broadcast -> `(x0, x1)`."""
-    shape = functools.reduce(tf.broadcast_dynamic_shape, [tf.shape(word) for word in (*key, *counter)])
-    static = functools.reduce(tf.broadcast_static_shape, [word.shape for word in (*key, *counter)])
+    words = (*key, *counter)
+    shape = functools.reduce(tf.broadcast_dynamic_shape, [tf.shape(word) for word in words])
+    static = functools.reduce(tf.broadcast_static_shape, [word.shape for word in words])
     if static.is_fully_defined():
-        # Inside the loop a tensor that holds the shape would no longer be known to the graph.
         shape = static.as_list()
-    k0, k1 = key
-    schedule = (k0, k1, tf.bitwise.bitwise_xor(k0 ^ k1, tf.constant(0x1BD11BDA, tf.uint32)))
-    rotations = tf.constant(_ROTATIONS, tf.uint32)
-    keys = tf.stack([tf.broadcast_to(word, shape) for word in schedule])
+    blocks = _twenty_rounds(*(tf.reshape(tf.broadcast_to(word, shape), [-1]) for word in words))
+    return tuple(tf.ensure_shape(tf.reshape(word, shape), static) for word in blocks)
 
-    def body(block, x0, x1):
-        for position in range(4):
+
+# A program draws in hundreds of places. As a function of flat words the rounds are traced once, not once a place.
+@tf.function(input_signature=[tf.TensorSpec([None], tf.uint32)] * 4, autograph=False)
+def _twenty_rounds(k0, k1, c0, c1):
+    def body(block, x0, x1, *keys):
+        odd = tf.bitwise.bitwise_and(block, 1) > 0
+        for turns in zip(*_ROTATIONS, strict=True):
+            even_turn, odd_turn = (tf.constant(turn, tf.uint32) for turn in turns)
+            turn = tf.where(odd, odd_turn, even_turn)
             x0 = x0 + x1
-            turn = rotations[block % 2, position]
-            left = tf.bitwise.left_shift(x1, tf.fill(shape, turn))
-            right = tf.bitwise.right_shift(x1, tf.fill(shape, tf.constant(32, tf.uint32) - turn))
+            left, right = tf.bitwise.left_shift(x1, turn), tf.bitwise.right_shift(x1, 32 - turn)
             x1 = tf.bitwise.bitwise_xor(tf.bitwise.bitwise_or(left, right), x0)
-        x0 = x0 + keys[(block + 1) % 3]
-        x1 = x1 + keys[(block + 2) % 3] + tf.cast(block + 1, tf.uint32)
-        return block + 1, tf.ensure_shape(x0, static), tf.ensure_shape(x1, static)
+        block = block + 1
+        # The keys change places: looked up by the number of the block they would make the program twice as large.
+        return block, x0 + keys[1], x1 + keys[2] + block, *keys[1:], keys[0]
 
     # A loop, not twenty rounds written out: XLA's fusion would copy the chain of rounds over and over (each word is used
     # twice a round) and compile for minutes.
-    start = [
-        tf.ensure_shape(tf.broadcast_to(c, shape) + tf.broadcast_to(k, shape), static)
-        for c, k in zip(counter, key, strict=True)
-    ]
-    _, x0, x1 = tf.while_loop(lambda block, *_: block < 5, body, (0, *start), maximum_iterations=5)
-    return x0, x1
+    k2 = tf.bitwise.bitwise_xor(k0 ^ k1, tf.constant(0x1BD11BDA, tf.uint32))
+    start = (tf.constant(0, tf.uint32), c0 + k0, c1 + k1, k0, k1, k2)
+    return tf.while_loop(lambda block, *_: block < 5, body, start)[1:3]
 
 
 def key(seed):
