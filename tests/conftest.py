@@ -22,3 +22,11 @@ def shared():
     if not os.path.isdir(path):
         pytest.skip("needs the developers' reference folder")
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs_as_traced():
+    """TensorFlow's own graph optimiser is off, as XLA's is: it takes longer than the small programs that it speeds up."""
+    import tensorflow as tf
+
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})

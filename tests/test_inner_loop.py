@@ -139,6 +139,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def test_memory_does_not_grow_with_the_window():
+    # Compiled as users have it: unoptimised, 400 steps take longer than all of compiling.
+    optimised = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     peak = {}
     for steps in (40, 400):
         run = subprocess.run(
@@ -146,7 +148,7 @@ def test_memory_does_not_grow_with_the_window():
             capture_output=True,
             text=True,
             check=True,
-            env={**os.environ},
+            env=optimised,
         )
         peak[steps] = int(run.stdout.split()[-1])
     assert peak[400] < 1.15 * peak[40], peak
