@@ -30,12 +30,23 @@ def threefry(key, counter):
     static = functools.reduce(tf.broadcast_static_shape, [word.shape for word in words])
     if static.is_fully_defined():
         shape = static.as_list()
-    blocks = _twenty_rounds(*(tf.reshape(tf.broadcast_to(word, shape), [-1]) for word in words))
+    flat = [tf.reshape(tf.broadcast_to(word, shape), [-1]) for word in words]
+    blocks = _rounds_of(static.num_elements())(*flat)
     return tuple(tf.ensure_shape(tf.reshape(word, shape), static) for word in blocks)
 
 
-# A program draws in hundreds of places. As a function of flat words the rounds are traced once, not once a place.
-@tf.function(input_signature=[tf.TensorSpec([None], tf.uint32)] * 4, autograph=False)
+@functools.cache
+def _rounds_of(size):
+    """`_twenty_rounds` of that many blocks, None for any number, as a TensorFlow function.
+
+    A program draws in hundreds of places: as functions of flat words the rounds are traced once a size, not once a place.
+    """
+    word = tf.TensorSpec([size], tf.uint32)
+    # Outside of whatever program is being traced, which need not outlive this.
+    with tf.init_scope():
+        return tf.function(_twenty_rounds, autograph=False).get_concrete_function(word, word, word, word)
+
+
 def _twenty_rounds(k0, k1, c0, c1):
     def body(block, x0, x1, *keys):
         odd = tf.bitwise.bitwise_and(block, 1) > 0
@@ -53,7 +64,7 @@ def _twenty_rounds(k0, k1, c0, c1):
     # twice a round) and compile for minutes.
     k2 = tf.bitwise.bitwise_xor(k0 ^ k1, tf.constant(0x1BD11BDA, tf.uint32))
     start = (tf.constant(0, tf.uint32), c0 + k0, c1 + k1, k0, k1, k2)
-    return tf.while_loop(lambda block, *_: block < 5, body, start)[1:3]
+    return tf.while_loop(lambda block, *_: block < 5, body, start, maximum_iterations=5)[1:3]
 
 
 def key(seed):
