@@ -44,7 +44,8 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         `meta_rules.networks.ACTIVATIONS`.
       steps: rule applications of `fit` at most.
       batch_size: rows an application, drawn with replacement.
-      standardise: bring every column to mean 0 and variance 1 first.
+      standardise: bring every column to mean 0 and variance 1 first, for columns of different units. Not for pixels or
+        counts: columns that hardly vary would become as loud as the others (docs/evaluation.md says what that costs).
       tol: `fit` stops early when the features have settled: when between two checks they change by less than this, or when
         for `CALM` checks the change has not fallen any further (a rule's steps need not vanish: features then keep
         wandering about). Change is 1 - linear centred kernel alignment of the features of the same rows (Kornblith et
