@@ -63,10 +63,10 @@ def main(arguments=None):
     add_network_arguments(parser)
     parser.add_argument("--steps", type=int, default=1000, help="rule applications at most")
     parser.add_argument(
-        "--standardise",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="bring every column to mean 0 and variance 1 first",
+        "--scaling",
+        choices=("range", "standard", "none"),
+        default="range",
+        help="bring every column's range to [0, 1] first (for anything), or its variance to 1 (tables), or nothing",
     )
     parser.add_argument("--seed", type=int, default=0, help="of first weights and batches")
     options = parser.parse_args(arguments)
@@ -88,7 +88,7 @@ def main(arguments=None):
         activation=options.activation,
         steps=options.steps,
         batch_size=options.batch_size,
-        standardise=options.standardise,
+        scaling=None if options.scaling == "none" else options.scaling,
         random_state=options.seed,
     )
     try:

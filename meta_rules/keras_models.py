@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from meta_rules.column_scaling import offset_and_scale
 from meta_rules.networks import LENGTH_EPSILON, shortens
 
 #: Keras's names of the activations; `step` has none.
@@ -23,8 +24,8 @@ def input_moments(learner):
         # As in `BaseNetwork`.
         deviation = np.sqrt(learned["variance_0"].astype(np.float64) + 1e-12) + 0.1
     if learner.scaler_ is not None:
-        mean = learner.scaler_.mean_ + learner.scaler_.scale_ * mean
-        deviation = learner.scaler_.scale_ * deviation
+        offset, scale = offset_and_scale(learner.scaler_)
+        mean, deviation = offset + scale * mean, scale * deviation
     return mean, deviation
 
 
@@ -32,7 +33,7 @@ def stock_model(learner):
     """The network of a fitted `RuleLearner` as layers Dense, BatchNormalization, Activation and, where features
     keep only a part of their length, RMSNormalization.
 
-    The first layer standardises the inputs as in `fit`; it is not trainable, so it does so in training too.
+    The first layer scales the inputs as in `fit`; it is not trainable, so it does so in training too.
 
     Returns:
       A `keras.Model`, `[batch, columns] -> [batch, features]`.
@@ -46,10 +47,10 @@ def stock_model(learner):
     mean, deviation = input_moments(learner)
     inputs = keras.Input([len(mean)], name="rows")
     # Epsilon 0: the variance is exact, and may be smaller than any epsilon.
-    standardise = keras.layers.BatchNormalization(
-        center=False, scale=False, epsilon=0.0, trainable=False, name="standardise"
+    scale = keras.layers.BatchNormalization(
+        center=False, scale=False, epsilon=0.0, trainable=False, name="scale"
     )
-    current, weights = standardise(inputs), []
+    current, weights = scale(inputs), []
     layer = 1
     while f"kernel_{layer}" in learned:
         dense = keras.layers.Dense(learned[f"kernel_{layer}"].shape[1], use_bias=False, name=f"dense_{layer}")
@@ -72,7 +73,7 @@ def stock_model(learner):
         current = shorten(current)
         weights.append((shorten, [np.full(current.shape[-1], (1.0 - kept) ** -0.5)]))
     model = keras.Model(inputs, current, name="learned_features")
-    standardise.set_weights([mean.astype("float32"), np.square(deviation).astype("float32")])
+    scale.set_weights([mean.astype("float32"), np.square(deviation).astype("float32")])
     for layer, values in weights:
         layer.set_weights(values)
     return model

@@ -9,17 +9,17 @@ import numpy as np
 import tensorflow as tf
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import DataDimensionalityWarning
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from meta_rules import learning, saved_rules
+from meta_rules.column_scaling import SCALERS
 from meta_rules.networks import ACTIVATIONS, BaseNetwork
 from meta_rules.progress import LateProgress
 from meta_rules.rules.base import UpdateRule
 
 FLOATS = (np.float64, np.float32)
-#: Rows that the statistics of the batch normalisation are taken from, and that the settling is measured on.
+#: Rows that the scaling and the statistics of the batch normalisation are taken from, and that the settling is measured on.
 REMEMBERED, WATCHED = 8192, 512
 #: Checks in a row without a new low of the features' change after which they have settled, and what is new: below that share.
 CALM, NEW_LOW = 3, 0.95
@@ -44,8 +44,10 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         `meta_rules.networks.ACTIVATIONS`.
       steps: rule applications of `fit` at most.
       batch_size: rows an application, drawn with replacement.
-      standardise: bring every column to mean 0 and variance 1 first, for columns of different units. Not for pixels or
-        counts: columns that hardly vary would become as loud as the others (docs/evaluation.md says what that costs).
+      scaling: how columns are brought to a common scale first. `"range"`: the range of each, outliers aside, to [0, 1];
+        columns that seem to share a unit, such as pixels, share one range (`RangeScaler`). `"standard"`: each to mean 0 and
+        variance 1; better on some tables, not for pixels and counts, of which some hardly vary. None: columns stay as
+        they are; ranges of about 1 suit the pretrained rule. docs/evaluation.md has figures.
       tol: `fit` stops early when the features have settled: when between two checks they change by less than this, or when
         for `CALM` checks the change has not fallen any further (a rule's steps need not vanish: features then keep
         wandering about). Change is 1 - linear centred kernel alignment of the features of the same rows (Kornblith et
@@ -57,7 +59,7 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     Attributes:
       learned_: the network, a dict of arrays: `kernel_l [in, units]`, `bias_l [units]` of layer l from 1, `mean_l` and
         `variance_l [units]` of its batch normalisation; of the inputs for l = 0.
-      scaler_: the fitted `sklearn.preprocessing.StandardScaler`, None without `standardise`.
+      scaler_: the fitted `RangeScaler` or `sklearn.preprocessing.StandardScaler`, None without `scaling`.
       n_iter_: applications so far.
       settled_: whether `fit` stopped because the features had settled.
       n_features_in_, feature_names_in_: as in all of scikit-learn.
@@ -71,7 +73,7 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         activation="relu",
         steps=1000,
         batch_size=256,
-        standardise=True,
+        scaling="range",
         tol=1e-4,
         check_every=50,
         random_state=None,
@@ -82,7 +84,7 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self.activation = activation
         self.steps = steps
         self.batch_size = batch_size
-        self.standardise = standardise
+        self.scaling = scaling
         self.tol = tol
         self.check_every = check_every
         self.random_state = random_state
@@ -120,7 +122,7 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def partial_fit(self, X, y=None):
         """Goes on training with the next rows of a stream: one application for every `batch_size` of them, at least one.
 
-        Standardisation and normalisation follow all rows so far (the latter a random sample of them).
+        Scaling and normalisation follow a random sample of all rows so far.
 
         Args:
           X: `[rows, columns]`, at least two rows.
@@ -153,7 +155,7 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         learned = {name: value.astype(np.float64) for name, value in self.learned_.items()}
         network = BaseNetwork((1, *self._fitted["hidden"]), **self._fitted["network"])
         parts = [
-            learning.features(network, learned, self._standardised(X[i : i + CHUNK])).numpy()
+            learning.features(network, learned, self._scaled(X[i : i + CHUNK])).numpy()
             for i in range(0, len(X), CHUNK)
         ]
         return np.concatenate(parts).astype(X.dtype, copy=False)
@@ -207,6 +209,8 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             raise ValueError(
                 f"activation must be one of {', '.join(sorted(ACTIVATIONS))}, got {self.activation!r}."
             )
+        if self.scaling not in tuple(SCALERS):
+            raise ValueError(f"scaling must be 'range', 'standard' or None, got {self.scaling!r}.")
         if self.tol is not None and not (isinstance(self.tol, numbers.Real) and self.tol >= 0):
             raise ValueError(f"tol must be a number not below 0, or None, got {self.tol!r}.")
         if not isinstance(self.rule, str | os.PathLike | UpdateRule):
@@ -231,7 +235,8 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                 "length_kept": network.length_kept,
             },
         }
-        self.scaler_ = StandardScaler() if self.standardise else None
+        scaler = SCALERS[self.scaling]
+        self.scaler_ = scaler() if scaler else None
         self.n_iter_, self.settled_, self._seen = 0, False, 0
         self._remembered = np.zeros((0, width), np.float32)
         self._state = _numpy(self._program().start(self._key(), tf.constant(width)))
@@ -247,9 +252,7 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return self._program().learning.key(self._fitted["seed"])
 
     def _see(self, X):
-        """Takes rows into the standardisation, and some of them (all alike) into the sample for the statistics."""
-        if self.scaler_ is not None:
-            self.scaler_.partial_fit(X)
+        """Takes some of the rows (all alike) into the sample that the scaling and the statistics are taken from."""
         random = np.random.default_rng([self._fitted["seed"], self._seen])
         room = REMEMBERED - len(self._remembered)
         # Algorithm R (Vitter 1985): row n takes the place of one of those kept with probability REMEMBERED / n.
@@ -259,14 +262,16 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         for row in np.flatnonzero(places < REMEMBERED):
             self._remembered[places[row]] = rest[row]
         self._seen += len(X)
+        if self.scaler_ is not None:
+            self.scaler_.fit(self._remembered)
 
-    def _standardised(self, X):
+    def _scaled(self, X):
         X = np.asarray(X, np.float64)
         return X if self.scaler_ is None else self.scaler_.transform(X)
 
     def _train(self, X, steps, watch):
         program, key = self._program(), self._key()
-        rows = tf.constant(self._standardised(X), tf.float32)
+        rows = tf.constant(self._scaled(X), tf.float32)
         theta = {name: tf.constant(value) for name, value in self._fitted["theta"].items()}
         state = tf.nest.map_structure(tf.constant, self._state)
         watched = rows[:: max(1, len(X) // WATCHED)][:WATCHED] if watch else None
@@ -281,7 +286,7 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                     text = f"features change by {settling.change:.4f}"
                 progress.update(done, text)
         self.settled_ = settling.settled
-        remembered = tf.constant(self._standardised(self._remembered), tf.float32)
+        remembered = tf.constant(self._scaled(self._remembered), tf.float32)
         learned = _numpy(program.learned(state, remembered))
         if not all(np.isfinite(value).all() for value in learned.values()):
             raise ValueError(

@@ -71,9 +71,10 @@ def test_the_same_with_features_that_keep_a_part_of_their_length(sizes, kept, tm
     np.testing.assert_allclose(loaded.predict(rows, verbose=0), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_same_without_standardisation():
+@pytest.mark.parametrize("scaling", ["standard", None])
+def test_the_same_with_another_scaling(scaling):
     rows = data() / 50.0
-    fitted = learner(standardise=False).fit(rows)
+    fitted = learner(scaling=scaling).fit(rows)
     np.testing.assert_allclose(
         fitted.to_keras().predict(rows, verbose=0), fitted.transform(rows), rtol=1e-5, atol=1e-5
     )
@@ -100,7 +101,7 @@ def test_the_model_can_be_trained_further():
     history = model.fit(rows, labels, epochs=8, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]
     changed = [np.any(a != b) for a, b in zip(start, body.get_weights(), strict=True)]
-    # The standardisation of the inputs, first of all, is not trained.
+    # The scaling of the inputs, first of all, is not trained.
     assert changed[:2] == [False, False] and all(changed[2:])
 
 

@@ -36,6 +36,15 @@ def rows(count=60, width=5, seed=0):
     return random.normal(size=(count, width)) @ random.normal(size=(width, width))
 
 
+def scaled_by_hand(X, scaling):
+    if scaling == "standard":
+        return (X - X.mean(0)) / X.std(0)
+    if scaling == "range":
+        low, high = np.percentile(X, [0.1, 99.9], axis=0)
+        return (X - low) / (high - low)
+    return X
+
+
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.DataDimensionalityWarning")
 @parametrize_with_checks(
     [learner(layer_sizes=(6, 3), steps=5, random_state=None)],
@@ -54,19 +63,20 @@ def test_features_are_those_of_the_exported_rule():
     """The SavedModel's functions draw the same network and the same batches from the same seed."""
     X = rows(50).astype(np.float32)
     rule = rules.make("oja")
-    fitted = learner(standardise=False, steps=3).fit(X)
+    fitted = learner(scaling=None, steps=3).fit(X)
     module = LearnedFeatures(rule, (12, 7), "relu", 32)
     seed = np.random.RandomState(1).randint(2**31 - 1)
     found = module.features(X, 3, seed)["features"]
     np.testing.assert_allclose(fitted.transform(X), found, rtol=1e-3, atol=1e-4)
 
 
-def test_transform_by_hand():
-    """Standardisation, matrix products and normalisation written out in NumPy."""
+@pytest.mark.parametrize("scaling", ["range", "standard", None])
+def test_transform_by_hand(scaling):
+    """Scaling, matrix products and normalisation written out in NumPy."""
     X = rows()
-    fitted = learner(rule="genome").fit(X)
+    fitted = learner(rule="genome", scaling=scaling).fit(X)
     part = fitted.learned_
-    x = (X - X.mean(0)) / X.std(0)
+    x = scaled_by_hand(X, scaling)
     x = (x - part["mean_0"]) / (np.sqrt(part["variance_0"]) + 0.1)
     for layer in (1, 2):
         current = x @ part[f"kernel_{layer}"]
@@ -82,7 +92,7 @@ def test_the_rule_is_applied():
     direction = random.normal(size=8)
     X = random.normal(size=(400, 8)) + 3.0 * random.normal(size=(400, 1)) * direction
     fitted = learner(
-        layer_sizes=(1,), activation="linear", rule="sanger", steps=400, standardise=False, batch_size=128
+        layer_sizes=(1,), activation="linear", rule="sanger", steps=400, scaling=None, batch_size=128
     ).fit(X)
     component = np.linalg.svd(X - X.mean(0))[2][0]
     found = fitted.transform(X)[:, 0]
@@ -123,15 +133,16 @@ def test_other_rows_and_widths_do_not_compile_again():
     assert counts == [1, 1, 1]
 
 
-def test_a_stream():
+@pytest.mark.parametrize("scaling", ["range", "standard"])
+def test_a_stream(scaling):
     X = rows(600)
-    stream = learner()
+    stream = learner(scaling=scaling)
     for part in np.split(X, 6):
         stream.partial_fit(part)
     assert stream.n_iter_ == 6 * 4
-    np.testing.assert_allclose(stream.scaler_.mean_, X.mean(0))
-    # All rows fit into the sample: the statistics are those of the whole stream.
-    inputs = (X - X.mean(0)) / X.std(0)
+    # All rows fit into the sample: the scaling and the statistics are those of the whole stream.
+    inputs = scaled_by_hand(X, scaling)
+    np.testing.assert_allclose(stream.scaler_.transform(X), inputs)
     np.testing.assert_allclose(stream.learned_["variance_0"], inputs.var(0), rtol=1e-4)
     current = inputs @ stream.learned_["kernel_1"]
     np.testing.assert_allclose(stream.learned_["variance_1"], current.var(0), rtol=1e-3)
@@ -139,7 +150,7 @@ def test_a_stream():
 
 def test_the_sample_of_a_long_stream_is_even(monkeypatch):
     monkeypatch.setattr("meta_rules.learner.REMEMBERED", 200)
-    stream = learner(standardise=False, layer_sizes=(3,))
+    stream = learner(scaling=None, layer_sizes=(3,))
     for start in range(0, 2000, 100):
         stream.partial_fit(np.arange(start, start + 100.0)[:, None] * np.ones((1, 2)))
     kept = stream._remembered[:, 0]
@@ -217,6 +228,8 @@ def test_bad_rows(X, words):
         ({"layer_sizes": (10**7,)}, "layer_sizes"),
         ({"steps": 0}, "steps"),
         ({"batch_size": 1}, "batch_size"),
+        ({"scaling": "loud"}, "scaling"),
+        ({"scaling": True}, "scaling"),
         ({"tol": -1.0}, "tol"),
         ({"activation": "sine"}, "activation"),
         ({"rule": 3}, "rule"),

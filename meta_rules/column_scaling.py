@@ -1,0 +1,59 @@
+"""Columns of any units brought to a common scale, without making those that hardly vary as loud as the others."""
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+#: Share of the rows at either end of a column that its range leaves out.
+LEFT_OUT = 0.001
+#: Share of the columns that must reach this share of the longest range, for all to have one range.
+SHARING, NEARLY = 0.25, 0.9
+
+
+class RangeScaler(TransformerMixin, BaseEstimator):
+    """Brings the range of every column to [0, 1].
+
+    The range leaves out a thousandth of the rows at either end, so that a few outliers, which come to lie outside of [0, 1],
+    do not press all others together; of a column that is the same everywhere else, as a pixel at the border may be, it is
+    the whole range. Such a column keeps a small variance, where division by the deviation would make its few other values
+    the loudest of all.
+
+    Columns that seem to share a unit, as pixels do, share one range: where all that vary begin at the same value, and a
+    quarter of them reach the same highest value or nearly.
+
+    Attributes:
+      low_: `[columns]`, what comes to 0.
+      scale_: `[columns]`, the length of the range; 1 for a column that is constant.
+      n_features_in_: columns.
+    """
+
+    def fit(self, X, y=None):
+        """Takes the ranges from `X [rows, columns]`; `y` is ignored."""
+        X = validate_data(self, X, dtype=np.float64)
+        low, high = np.quantile(X, [LEFT_OUT, 1.0 - LEFT_OUT], axis=0)
+        same = high <= low
+        low[same], high[same] = X[:, same].min(axis=0), X[:, same].max(axis=0)
+        length = high - low
+        varying = length > 0.0
+        if varying.any() and np.ptp(low[varying]) == 0.0:
+            longest = length.max()
+            if np.mean(length[varying] >= NEARLY * longest) >= SHARING:
+                length[varying] = longest
+        self.low_, self.scale_ = low, np.where(varying, length, 1.0)
+        return self
+
+    def transform(self, X):
+        """`[rows, columns]`, float64."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        return (X - self.low_) / self.scale_
+
+
+#: What `scaling` of `RuleLearner` may be: how columns are brought to a common scale; None leaves them alone.
+SCALERS = {"range": RangeScaler, "standard": StandardScaler, None: None}
+
+
+def offset_and_scale(scaler):
+    """What a fitted scaler takes off every column, and what it then divides by: two arrays `[columns]`."""
+    return (scaler.low_ if isinstance(scaler, RangeScaler) else scaler.mean_), scaler.scale_
