@@ -9,22 +9,25 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 LEFT_OUT = 0.001
 #: Share of the columns that must reach this share of the longest range, for all to have one range.
 SHARING, NEARLY = 0.25, 0.9
+#: What the ranges of columns of different units come to: an ordinary column then has a variance of about 1.
+LENGTH = 4.0
 
 
 class RangeScaler(TransformerMixin, BaseEstimator):
-    """Brings the range of every column to [0, 1].
+    """Brings the range of every column to [0, 4], or of columns that share a unit to [0, 1].
 
-    The range leaves out a thousandth of the rows at either end, so that a few outliers, which come to lie outside of [0, 1],
+    Columns seem to share a unit, as pixels do, where all that vary begin at the same value, and a quarter of them reach the
+    same highest value or nearly; they then share one range. So inputs are about as in meta-training, where pictures have
+    pixels from 0 to 1 and columns of tables variance 1.
+
+    The range leaves out a thousandth of the rows at either end, so that a few outliers, which come to lie outside of it,
     do not press all others together; of a column that is the same everywhere else, as a pixel at the border may be, it is
     the whole range. Such a column keeps a small variance, where division by the deviation would make its few other values
     the loudest of all.
 
-    Columns that seem to share a unit, as pixels do, share one range: where all that vary begin at the same value, and a
-    quarter of them reach the same highest value or nearly.
-
     Attributes:
       low_: `[columns]`, what comes to 0.
-      scale_: `[columns]`, the length of the range; 1 for a column that is constant.
+      scale_: `[columns]`, what a column is then divided by; 1 for one that is constant.
       n_features_in_: columns.
     """
 
@@ -36,11 +39,11 @@ class RangeScaler(TransformerMixin, BaseEstimator):
         low[same], high[same] = X[:, same].min(axis=0), X[:, same].max(axis=0)
         length = high - low
         varying = length > 0.0
+        self.low_, self.scale_ = low, np.where(varying, length / LENGTH, 1.0)
         if varying.any() and np.ptp(low[varying]) == 0.0:
             longest = length.max()
             if np.mean(length[varying] >= NEARLY * longest) >= SHARING:
-                length[varying] = longest
-        self.low_, self.scale_ = low, np.where(varying, length, 1.0)
+                self.scale_[varying] = longest
         return self
 
     def transform(self, X):

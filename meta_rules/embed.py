@@ -66,7 +66,7 @@ def main(arguments=None):
         "--scaling",
         choices=("range", "standard", "none"),
         default="range",
-        help="bring every column's range to [0, 1] first (for anything), or its variance to 1 (tables), or nothing",
+        help="what every column is brought to first: a common range, or variance 1 (tables only), or nothing",
     )
     parser.add_argument("--seed", type=int, default=0, help="of first weights and batches")
     options = parser.parse_args(arguments)

@@ -44,10 +44,10 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         `meta_rules.networks.ACTIVATIONS`.
       steps: rule applications of `fit` at most.
       batch_size: rows an application, drawn with replacement.
-      scaling: how columns are brought to a common scale first. `"range"`: the range of each, outliers aside, to [0, 1];
-        columns that seem to share a unit, such as pixels, share one range (`RangeScaler`). `"standard"`: each to mean 0 and
-        variance 1; better on some tables, not for pixels and counts, of which some hardly vary. None: columns stay as
-        they are; ranges of about 1 suit the pretrained rule. docs/evaluation.md has figures.
+      scaling: how columns are brought to a common scale first. `"range"`: by the range of each, outliers aside; columns that
+        seem to share a unit, such as pixels, share one range (`RangeScaler`). `"standard"`: each to mean 0 and variance 1;
+        not for pixels and counts, of which some hardly vary. None: columns stay as they are; pictures with values
+        from 0 to 1 and tables of variance 1 suit the pretrained rule. docs/evaluation.md has figures.
       tol: `fit` stops early when the features have settled: when between two checks they change by less than this, or when
         for `CALM` checks the change has not fallen any further (a rule's steps need not vanish: features then keep
         wandering about). Change is 1 - linear centred kernel alignment of the features of the same rows (Kornblith et

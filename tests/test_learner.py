@@ -41,7 +41,7 @@ def scaled_by_hand(X, scaling):
         return (X - X.mean(0)) / X.std(0)
     if scaling == "range":
         low, high = np.percentile(X, [0.1, 99.9], axis=0)
-        return (X - low) / (high - low)
+        return 4.0 * (X - low) / (high - low)
     return X
 
 
