@@ -11,6 +11,8 @@ LEFT_OUT = 0.001
 SHARING, NEARLY = 0.25, 0.9
 #: What the ranges of columns of different units come to: an ordinary column then has a variance of about 1.
 LENGTH = 4.0
+#: A range below this share of the column's values is rounding, and the column constant (a sum of shares, say).
+ROUNDING = 1e-12
 
 
 class RangeScaler(TransformerMixin, BaseEstimator):
@@ -32,13 +34,17 @@ class RangeScaler(TransformerMixin, BaseEstimator):
     """
 
     def fit(self, X, y=None):
-        """Takes the ranges from `X [rows, columns]`; `y` is ignored."""
+        """Takes the ranges from `X [rows, columns]`; `y` is ignored.
+
+        Raises:
+          ValueError: `X` is not of finite numbers, as for all of scikit-learn.
+        """
         X = validate_data(self, X, dtype=np.float64)
         low, high = np.quantile(X, [LEFT_OUT, 1.0 - LEFT_OUT], axis=0)
         same = high <= low
         low[same], high[same] = X[:, same].min(axis=0), X[:, same].max(axis=0)
         length = high - low
-        varying = length > 0.0
+        varying = length > ROUNDING * np.maximum(np.abs(low), np.abs(high))
         self.low_, self.scale_ = low, np.where(varying, length / LENGTH, 1.0)
         if varying.any() and np.ptp(low[varying]) == 0.0:
             longest = length.max()
@@ -47,7 +53,11 @@ class RangeScaler(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X):
-        """`[rows, columns]`, float64."""
+        """The columns of `X [rows, columns]` brought to those ranges: `[rows, columns]`, float64.
+
+        Raises:
+          ValueError: `X` is not like the rows of `fit`.
+        """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         return (X - self.low_) / self.scale_

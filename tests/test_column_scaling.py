@@ -37,6 +37,14 @@ def test_the_range_of_a_column():
     assert -0.04 < scaled[:, 3].min() < 0.0 and 4.0 < scaled[:, 3].max() < 4.04
 
 
+def test_a_column_constant_but_for_rounding_stays_quiet():
+    shares = np.random.default_rng(0).uniform(size=(3000, 7))
+    shares /= shares.sum(axis=1, keepdims=True)
+    X = np.column_stack([shares, shares.sum(axis=1)])
+    assert 0.0 < np.ptp(X[:, 7]) < 1e-14
+    assert np.abs(RangeScaler().fit_transform(X)[:, 7]).max() < 1e-14
+
+
 def test_pixels_share_one_range():
     """Pixels from 0 to 255, one of which is never bright; the same columns in other units do not share a range."""
     random = np.random.default_rng(0)
