@@ -9,6 +9,26 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu
 
 import pytest
 
+#: The files that take longest, from the longest on: they come first, so that no worker is left alone with one at the end.
+LONG = (
+    "test_contract.py",
+    "test_train_command.py",
+    "test_survival.py",
+    "test_inner_loop.py",
+    "test_distribution.py",
+    "test_visits.py",
+    "test_estimators.py",
+    "test_trained_parameters.py",
+    "test_parity.py",
+    "test_benchmark.py",
+    "test_tpu_ready.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """See `LONG`."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def private_cache(tmp_path_factory):
