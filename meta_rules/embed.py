@@ -64,9 +64,10 @@ def main(arguments=None):
     parser.add_argument("--steps", type=int, default=1000, help="rule applications at most")
     parser.add_argument(
         "--scaling",
-        choices=("range", "standard", "none"),
+        choices=("range", "standard", "part-white", "none"),
         default="range",
-        help="what every column is brought to first: a common range, or variance 1 (tables only), or nothing",
+        help="what columns are brought to first: a common range, or variance 1 (tables only), or that and partly white "
+        "(tables whose columns go together), or nothing",
     )
     parser.add_argument("--seed", type=int, default=0, help="of first weights and batches")
     options = parser.parse_args(arguments)

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from meta_rules.column_scaling import offset_and_scale
+from meta_rules.column_scaling import affine
 from meta_rules.networks import LENGTH_EPSILON, shortens
 
 #: Keras's names of the activations; `step` has none.
@@ -12,8 +12,12 @@ ACTIVATIONS = {name: name for name in ("relu", "leaky_relu", "elu", "tanh", "sig
 }
 
 
-def input_moments(learner):
-    """Mean and deviation `[columns]` (float64) that bring a learner's rows to what its first layer reads."""
+def input_map(learner):
+    """What brings a learner's rows to what its first layer reads, `((X - offset) / deviation) @ mixing`, in float64.
+
+    Returns:
+      `offset [columns]`, `deviation [columns]` and `mixing [columns, columns]`, or None where nothing is mixed.
+    """
     learned, network = learner.learned_, learner.network_
     mean, deviation = (
         np.zeros_like(learned["mean_0"], np.float64),
@@ -23,17 +27,21 @@ def input_moments(learner):
         mean = learned["mean_0"].astype(np.float64)
         # As in `BaseNetwork`.
         deviation = np.sqrt(learned["variance_0"].astype(np.float64) + 1e-12) + 0.1
-    if learner.scaler_ is not None:
-        offset, scale = offset_and_scale(learner.scaler_)
-        mean, deviation = offset + scale * mean, scale * deviation
-    return mean, deviation
+    if learner.scaler_ is None:
+        return mean, deviation, None
+    offset, scale, mixing = affine(learner.scaler_)
+    if mixing is None:
+        return offset + scale * mean, scale * deviation, None
+    # What comes off after the mixing, as something that comes off before it.
+    return offset + scale * np.linalg.solve(mixing, mean), scale, mixing / deviation
 
 
 def stock_model(learner):
     """The network of a fitted `RuleLearner` as layers Dense, BatchNormalization, Activation and, where features
     keep only a part of their length, RMSNormalization.
 
-    The first layer scales the inputs as in `fit`; it is not trainable, so it does so in training too.
+    The first layer scales the inputs as in `fit`, and a second one mixes them where `scaling` does; neither is trainable, so
+    they do so in training too.
 
     Returns:
       A `keras.Model`, `[batch, columns] -> [batch, features]`.
@@ -44,13 +52,17 @@ def stock_model(learner):
     learned, network = learner.learned_, learner.network_
     if network["activation"] not in ACTIVATIONS:
         raise ValueError(f"Keras has no activation {network['activation']!r}.")
-    mean, deviation = input_moments(learner)
+    mean, deviation, mixing = input_map(learner)
     inputs = keras.Input([len(mean)], name="rows")
     # Epsilon 0: the variance is exact, and may be smaller than any epsilon.
     scale = keras.layers.BatchNormalization(
         center=False, scale=False, epsilon=0.0, trainable=False, name="scale"
     )
     current, weights = scale(inputs), []
+    if mixing is not None:
+        mix = keras.layers.Dense(len(mean), use_bias=False, trainable=False, name="mix")
+        current = mix(current)
+        weights.append((mix, [mixing]))
     layer = 1
     while f"kernel_{layer}" in learned:
         dense = keras.layers.Dense(learned[f"kernel_{layer}"].shape[1], use_bias=False, name=f"dense_{layer}")

@@ -46,8 +46,10 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
       batch_size: rows an application, drawn with replacement.
       scaling: how columns are brought to a common scale first. `"range"`: by the range of each, outliers aside; columns that
         seem to share a unit, such as pixels, share one range (`RangeScaler`). `"standard"`: each to mean 0 and variance 1;
-        not for pixels and counts, of which some hardly vary. None: columns stay as they are; pictures with values
-        from 0 to 1 and tables of variance 1 suit the pretrained rule. docs/evaluation.md has figures.
+        not for pixels and counts, of which some hardly vary. `"part-white"`: that, and principal components half way to one
+        variance (`PartWhiteScaler`); for tables whose columns mostly go together, where it may help much, or cost much.
+        None: columns stay as they are; pictures with values from 0 to 1 and tables of variance 1 suit the pretrained rule.
+        docs/evaluation.md has figures.
       tol: `fit` stops early when the features have settled: when between two checks they change by less than this, or when
         for `CALM` checks the change has not fallen any further (a rule's steps need not vanish: features then keep
         wandering about). Change is 1 - linear centred kernel alignment of the features of the same rows (Kornblith et
@@ -59,7 +61,7 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     Attributes:
       learned_: the network, a dict of arrays: `kernel_l [in, units]`, `bias_l [units]` of layer l from 1, `mean_l` and
         `variance_l [units]` of its batch normalisation; of the inputs for l = 0.
-      scaler_: the fitted `RangeScaler` or `sklearn.preprocessing.StandardScaler`, None without `scaling`.
+      scaler_: the fitted `RangeScaler`, `sklearn.preprocessing.StandardScaler` or `PartWhiteScaler`, None without `scaling`.
       n_iter_: applications so far.
       settled_: whether `fit` stopped because the features had settled.
       n_features_in_, feature_names_in_: as in all of scikit-learn.
@@ -210,7 +212,9 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                 f"activation must be one of {', '.join(sorted(ACTIVATIONS))}, got {self.activation!r}."
             )
         if self.scaling not in tuple(SCALERS):
-            raise ValueError(f"scaling must be 'range', 'standard' or None, got {self.scaling!r}.")
+            raise ValueError(
+                f"scaling must be 'range', 'standard', 'part-white' or None, got {self.scaling!r}."
+            )
         if self.tol is not None and not (isinstance(self.tol, numbers.Real) and self.tol >= 0):
             raise ValueError(f"tol must be a number not below 0, or None, got {self.tol!r}.")
         if not isinstance(self.rule, str | os.PathLike | UpdateRule):

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from meta_rules.errors import UserError
-from meta_rules.keras_models import ACTIVATIONS, input_moments
+from meta_rules.keras_models import ACTIVATIONS, input_map
 from meta_rules.learner import RuleLearner
 
 #: Layers that are left out of account between Dense layers: at inference they do nothing.
@@ -62,14 +62,14 @@ def pretrain(model, X, layers=None, **settings):
     learner = RuleLearner(
         tuple(block.dense.units for block in blocks), activation=blocks[0].activation, **settings
     ).fit(rows)
-    mean, deviation = input_moments(learner)
+    mean, deviation, mixing = input_map(learner)
     for number, block in enumerate(blocks, start=1):
         part = {
             name: learner.learned_[f"{name}_{number}"].astype(np.float64)
             for name in ("kernel", "bias", "mean", "variance")
         }
-        _write(block, part, mean, deviation, learner.network_["epsilon"])
-        mean, deviation = 0.0, 1.0
+        _write(block, part, mean, deviation, mixing, learner.network_["epsilon"])
+        mean, deviation, mixing = 0.0, 1.0, None
     return model
 
 
@@ -124,9 +124,10 @@ def _blocks(model, layers):
     return before, blocks
 
 
-def _write(block, part, mean, deviation, epsilon):
-    """Sets the layers of a block so that they compute `bn(((x - mean) / deviation) W) + b`."""
-    kernel = part["kernel"] / np.reshape(deviation, [-1, 1])
+def _write(block, part, mean, deviation, mixing, epsilon):
+    """Sets the layers of a block so that they compute `bn(((x - mean) / deviation) mixing W) + b`; None mixes nothing."""
+    kernel = part["kernel"] if mixing is None else mixing @ part["kernel"]
+    kernel = kernel / np.reshape(deviation, [-1, 1])
     # What the kernel makes of the mean of its inputs comes off the current.
     shift = part["mean"] + np.broadcast_to(mean, len(kernel)) @ kernel
     scale = np.sqrt(part["variance"] + epsilon)

@@ -5,20 +5,43 @@ import pytest
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from meta_rules.column_scaling import RangeScaler, offset_and_scale
+from meta_rules.column_scaling import LIFT, PartWhiteScaler, RangeScaler, affine
 
 
-@parametrize_with_checks([RangeScaler()])
+@parametrize_with_checks([RangeScaler(), PartWhiteScaler()])
 def test_scikit_learn(estimator, check):
     check(estimator)
 
 
-@pytest.mark.parametrize("scaler", [RangeScaler(), StandardScaler()])
-def test_offset_and_scale(scaler):
+@pytest.mark.parametrize("scaler", [RangeScaler(), StandardScaler(), PartWhiteScaler()])
+def test_affine(scaler):
     X = np.random.default_rng(0).normal(size=(300, 4)) * [1.0, 1e-3, 1e3, 0.0] + 5.0
     scaler.fit(X)
-    offset, scale = offset_and_scale(scaler)
-    np.testing.assert_allclose(scaler.transform(X), (X - offset) / scale)
+    offset, scale, mixing = affine(scaler)
+    expected = (X - offset) / scale
+    np.testing.assert_allclose(scaler.transform(X), expected if mixing is None else expected @ mixing)
+
+
+def test_part_white_takes_half_of_the_difference_between_components():
+    """Columns of variance 1 with correlation r: their sum varies by 1 + r, their difference by 1 - r."""
+    random = np.random.default_rng(0)
+    common, own = random.normal(size=(2, 20000, 2))
+    X = (common[:, :1] + 0.3 * own) * [2.0, 50.0] + [7.0, -3.0]
+    scaled = PartWhiteScaler().fit_transform(X)
+    r = np.corrcoef(X.T)[0, 1]
+    total, difference = scaled.sum(axis=1).var(), np.diff(scaled, axis=1).var()
+    expected = (1 + r) * (1 + r + LIFT) ** -0.5 / ((1 - r) * (1 - r + LIFT) ** -0.5)
+    assert total / difference == pytest.approx(expected)
+    assert scaled.var(axis=0).mean() == pytest.approx(1.0) and np.abs(scaled.mean(axis=0)).max() < 1e-9
+    # A column still stands for what it stood for.
+    assert np.corrcoef(scaled[:, 0], X[:, 0])[0, 1] > 0.9
+
+
+def test_part_white_of_what_does_not_vary():
+    X = np.column_stack([np.full(50, 3.0), np.zeros(50)])
+    assert not PartWhiteScaler().fit_transform(X).any()
+    with pytest.raises(ValueError, match="another scaling"):
+        PartWhiteScaler().fit(np.zeros([3, 2001]))
 
 
 def test_the_range_of_a_column():

@@ -71,7 +71,7 @@ def test_the_same_with_features_that_keep_a_part_of_their_length(sizes, kept, tm
     np.testing.assert_allclose(loaded.predict(rows, verbose=0), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("scaling", ["standard", None])
+@pytest.mark.parametrize("scaling", ["standard", "part-white", None])
 def test_the_same_with_another_scaling(scaling):
     rows = data() / 50.0
     fitted = learner(scaling=scaling).fit(rows)
@@ -122,16 +122,17 @@ MODELS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("scaling", ["range", "part-white"])
 @pytest.mark.parametrize("name", sorted(MODELS))
-def test_pretrain_puts_the_learned_network_into_the_users_layers(name):
+def test_pretrain_puts_the_learned_network_into_the_users_layers(name, scaling):
     rows = data()
     model = keras.Sequential(MODELS[name]())
     model.build((None, rows.shape[1]))
     head = [weight.copy() for weight in model.layers[-1].get_weights()]
     settings = {"rule": "oja", "steps": 20, "random_state": 1, "batch_size": 32, "tol": None}
-    assert meta_rules.pretrain(model, rows, **settings) is model
+    assert meta_rules.pretrain(model, rows, scaling=scaling, **settings) is model
     body = keras.Sequential([keras.Input([rows.shape[1]]), *model.layers[:-1]])
-    expected = learner(activation="relu").fit(rows).transform(rows)
+    expected = learner(activation="relu", scaling=scaling).fit(rows).transform(rows)
     np.testing.assert_allclose(body.predict(rows, verbose=0), expected, rtol=1e-4, atol=1e-4)
     for before, after in zip(head, model.layers[-1].get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from scipy.linalg import fractional_matrix_power
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import DataDimensionalityWarning, NotFittedError
@@ -42,6 +43,11 @@ def scaled_by_hand(X, scaling):
     if scaling == "range":
         low, high = np.percentile(X, [0.1, 99.9], axis=0)
         return 4.0 * (X - low) / (high - low)
+    if scaling == "part-white":
+        scaled = (X - X.mean(0)) / X.std(0)
+        lifted = np.cov(scaled.T, bias=True) + 0.01 * np.eye(X.shape[1])
+        mixed = scaled @ fractional_matrix_power(lifted, -0.25)
+        return mixed / np.sqrt(mixed.var(0).mean())
     return X
 
 
@@ -70,7 +76,7 @@ def test_features_are_those_of_the_exported_rule():
     np.testing.assert_allclose(fitted.transform(X), found, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("scaling", ["range", "standard", None])
+@pytest.mark.parametrize("scaling", ["range", "standard", "part-white", None])
 def test_transform_by_hand(scaling):
     """Scaling, matrix products and normalisation written out in NumPy."""
     X = rows()
@@ -133,7 +139,7 @@ def test_other_rows_and_widths_do_not_compile_again():
     assert counts == [1, 1, 1]
 
 
-@pytest.mark.parametrize("scaling", ["range", "standard"])
+@pytest.mark.parametrize("scaling", ["range", "standard", "part-white"])
 def test_a_stream(scaling):
     X = rows(600)
     stream = learner(scaling=scaling)
