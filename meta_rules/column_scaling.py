@@ -15,13 +15,29 @@ LENGTH = 4.0
 ROUNDING = 1e-12
 #: The power of the correlations' inverse that makes columns partly white; 1/2 would make them white.
 WHITE = 0.25
-#: Of the mean variance, added to that of every component: so none that hardly varies is made loud.
+#: Added to the variance of every component, of 1 on average: so none that hardly varies is made loud.
 LIFT = 0.01
 #: Columns that are mixed at most: the components of so many take seconds, and are taken anew whenever a stream goes on.
 MOST_MIXED = 2000
 
 
-class RangeScaler(TransformerMixin, BaseEstimator):
+class _Affine(TransformerMixin, BaseEstimator):
+    """What `affine` says, done to rows."""
+
+    def transform(self, X):
+        """The rows of `X [rows, columns]` as in `fit`: `[rows, columns]`, float64.
+
+        Raises:
+          ValueError: `X` is not like the rows of `fit`.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        offset, scale, mixing = affine(self)
+        scaled = (X - offset) / scale
+        return scaled if mixing is None else scaled @ mixing
+
+
+class RangeScaler(_Affine):
     """Brings the range of every column to [0, 4], or of columns that share a unit to [0, 1].
 
     Columns seem to share a unit, as pixels do, where all that vary begin at the same value, and a quarter of them reach the
@@ -58,24 +74,14 @@ class RangeScaler(TransformerMixin, BaseEstimator):
                 self.scale_[varying] = longest
         return self
 
-    def transform(self, X):
-        """The columns of `X [rows, columns]` brought to those ranges: `[rows, columns]`, float64.
 
-        Raises:
-          ValueError: `X` is not like the rows of `fit`.
-        """
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        return (X - self.low_) / self.scale_
-
-
-class PartWhiteScaler(TransformerMixin, BaseEstimator):
+class PartWhiteScaler(_Affine):
     """Brings columns to variance 1 and takes half of the difference in deviation from their principal components.
 
-    With R the correlations of the columns and their mean square made 1, rows are multiplied by R^(-1/4): a component that
-    varies a tenth as much as another then varies about a third as much. For tables whose columns mostly go together and
-    whose kinds differ in what is left (docs/evaluation.md). The root of a symmetric matrix is symmetric, so every column
-    still stands mostly for what it stood for.
+    With R the correlations of the columns, and 0.01 added to its diagonal, rows are multiplied by R^(-1/4): a component that
+    varies a tenth as much as another then varies about a third as much. The sum of the variances stays. For tables whose
+    columns mostly go together and whose kinds differ in what is left (docs/evaluation.md). The root of a symmetric matrix is
+    symmetric, so every column still stands mostly for what it stood for.
 
     Attributes:
       mean_, scale_: `[columns]`, as of `sklearn.preprocessing.StandardScaler`.
@@ -100,22 +106,12 @@ class PartWhiteScaler(TransformerMixin, BaseEstimator):
         scaled = standard.transform(X)
         variances, components = np.linalg.eigh(scaled.T @ scaled / len(X))
         variances = np.maximum(variances, 0.0)
-        # All constant: nothing is mixed.
-        lifted = variances / (variances.mean() or 1.0) + LIFT
-        deviation = lifted**-WHITE
-        after = np.mean(variances * deviation**2) or 1.0
-        self.mixing_ = (components * (deviation / np.sqrt(after))) @ components.T
+        factors = (variances + LIFT) ** -WHITE
+        after = np.sum(variances * factors**2)
+        # Nothing varies: nothing is to be kept.
+        factors *= np.sqrt(np.sum(variances) / after) if after else 1.0
+        self.mixing_ = (components * factors) @ components.T
         return self
-
-    def transform(self, X):
-        """The rows of `X [rows, columns]`, mixed: `[rows, columns]`, float64; their mean variance in `fit` was 1.
-
-        Raises:
-          ValueError: `X` is not like the rows of `fit`.
-        """
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        return ((X - self.mean_) / self.scale_) @ self.mixing_
 
 
 #: What `scaling` of `RuleLearner` may be: how columns are brought to a common scale; None leaves them alone.

@@ -16,6 +16,7 @@ def main(path):
     """One application and its gradient for every rule, half of the tasks on each replica."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    # As in conftest.py.
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     strategy = distribution.strategy("mirrored")
     found = {}

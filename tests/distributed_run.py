@@ -20,8 +20,7 @@ EXACT, NETWORKS = (
     ("truncated_bptt", "pes", "openai_es", "cma_es", "truncated_bptt of all", "cma_es of all"),
     ("truncated_bptt on networks", "pes on networks"),
 )
-#: Enough for every network to be replaced several times.
-STEPS = 10
+STEPS = 20
 
 
 class Lengths:
@@ -62,6 +61,7 @@ def train_all(cases, strategy):
 
 def main(name, file, *cases):
     """Runs the cases and writes their arrays."""
+    # As in conftest.py.
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     strategy = distribution.strategy(name, cpu_devices=2 if name == "mirrored" else None)
     np.savez(file, replicas=strategy.num_replicas_in_sync, **train_all(cases, strategy))

@@ -40,6 +40,12 @@ def test_part_white_takes_half_of_the_difference_between_components():
 def test_part_white_of_what_does_not_vary():
     X = np.column_stack([np.full(50, 3.0), np.zeros(50)])
     assert not PartWhiteScaler().fit_transform(X).any()
+    # Nor is rounding made loud where there is nothing else, and what does vary keeps its variance beside it.
+    shares = np.random.default_rng(0).dirichlet(np.ones(7), size=3000)
+    constant = shares.sum(axis=1, keepdims=True)
+    assert np.abs(PartWhiteScaler().fit_transform(constant)).max() < 1e-14
+    both = PartWhiteScaler().fit_transform(np.column_stack([shares, constant]))
+    assert both.var(axis=0).sum() == pytest.approx(7.0) and np.abs(both[:, 7]).max() < 1e-14
     with pytest.raises(ValueError, match="another scaling"):
         PartWhiteScaler().fit(np.zeros([3, 2001]))
 

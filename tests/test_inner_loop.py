@@ -138,7 +138,7 @@ def gradient(steps):
 
 # The highest so far, so the short window goes first. Each program also needs memory to be compiled, the first one most.
 gradient(12)
-print(gradient(13), gradient(120))
+print(gradient(13), gradient(400))
 """
 
 

@@ -22,7 +22,7 @@ TINY = [
     "--gin_param=MetaTrainer.families=[@small/TaskFamily()]",
     "--gin_param=TaskFamily.sources=['digits']",
     "--gin_param=small/TaskFamily.image_size=8",
-    "--gin_param=small/TaskFamily.hidden=(8,)",
+    "--gin_param=small/TaskFamily.hidden=(12, 8)",
     "--gin_param=small/TaskFamily.batch_size=16",
     "--gin_param=small/TaskFamily.windows=(4,)",
     "--gin_param=small/TaskFamily.horizon=(8, 16)",
