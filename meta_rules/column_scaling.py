@@ -1,5 +1,7 @@
 """Columns of any units brought to a common scale, without making those that hardly vary as loud as the others."""
 
+from typing import NamedTuple
+
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.preprocessing import StandardScaler
@@ -13,6 +15,8 @@ SHARING, NEARLY = 0.25, 0.9
 LENGTH = 4.0
 #: A range below this share of the column's values is rounding, and the column constant (a sum of shares, say).
 ROUNDING = 1e-12
+#: The share of a column's counts above its lowest that lie below the one which comes half way.
+RARE = 0.1
 #: The power of the correlations' inverse that makes columns partly white; 1/2 would make them white.
 WHITE = 0.25
 #: Added to the variance of every component, of 1 on average: so none that hardly varies is made loud.
@@ -21,8 +25,32 @@ LIFT = 0.01
 MOST_MIXED = 2000
 
 
-class _Affine(TransformerMixin, BaseEstimator):
-    """What `affine` says, done to rows."""
+class ColumnMap(NamedTuple):
+    """What a fitted scaler does to rows.
+
+    Attributes:
+      squash: None, or `(low [columns], half [columns])`, both of it first: `u / (1 + |u|)` with `u = (X - low) / half`.
+      offset, scale: `[columns]`, what is then taken off, and divided by.
+      mixing: `[columns, columns]`, what the result is multiplied by, or None.
+    """
+
+    squash: tuple | None
+    offset: np.ndarray
+    scale: np.ndarray
+    mixing: np.ndarray | None
+
+    def __call__(self, X):
+        """The rows of `X [rows, columns]`, mapped."""
+        if self.squash is not None:
+            low, half = self.squash
+            X = (X - low) / half
+            X = X / (1.0 + np.abs(X))
+        scaled = (X - self.offset) / self.scale
+        return scaled if self.mixing is None else scaled @ self.mixing
+
+
+class _Scaler(TransformerMixin, BaseEstimator):
+    """What `column_map` says, done to rows."""
 
     def transform(self, X):
         """The rows of `X [rows, columns]` as in `fit`: `[rows, columns]`, float64.
@@ -32,12 +60,10 @@ class _Affine(TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
-        offset, scale, mixing = affine(self)
-        scaled = (X - offset) / scale
-        return scaled if mixing is None else scaled @ mixing
+        return column_map(self)(X)
 
 
-class RangeScaler(_Affine):
+class RangeScaler(_Scaler):
     """Brings the range of every column to [0, 4], or of columns that share a unit to [0, 1].
 
     Columns seem to share a unit, as pixels do, where all that vary begin at the same value, and a quarter of them reach the
@@ -62,20 +88,65 @@ class RangeScaler(_Affine):
           ValueError: `X` is not of finite numbers, as for all of scikit-learn.
         """
         X = validate_data(self, X, dtype=np.float64)
-        low, high = np.quantile(X, [LEFT_OUT, 1.0 - LEFT_OUT], axis=0)
-        same = high <= low
-        low[same], high[same] = X[:, same].min(axis=0), X[:, same].max(axis=0)
-        length = high - low
-        varying = length > ROUNDING * np.maximum(np.abs(low), np.abs(high))
-        self.low_, self.scale_ = low, np.where(varying, length / LENGTH, 1.0)
-        if varying.any() and np.ptp(low[varying]) == 0.0:
-            longest = length.max()
-            if np.mean(length[varying] >= NEARLY * longest) >= SHARING:
-                self.scale_[varying] = longest
+        self.low_, length, varying = ranges(X)
+        self.scale_ = np.where(varying, length / LENGTH, 1.0)
+        if share_a_unit(self.low_, length, varying):
+            self.scale_[varying] = length.max()
         return self
 
 
-class PartWhiteScaler(_Affine):
+def ranges(X):
+    """The range of every column of `X [rows, columns]`, outliers left out as `RangeScaler` says.
+
+    Returns:
+      Its lower end and its length, `[columns]`, and whether the column varies at all.
+    """
+    low, high = np.quantile(X, [LEFT_OUT, 1.0 - LEFT_OUT], axis=0)
+    same = high <= low
+    low[same], high[same] = X[:, same].min(axis=0), X[:, same].max(axis=0)
+    length = high - low
+    return low, length, length > ROUNDING * np.maximum(np.abs(low), np.abs(high))
+
+
+def share_a_unit(low, length, varying):
+    """Whether columns of such `ranges` seem to share a unit, see `RangeScaler`."""
+    if not varying.any() or np.ptp(low[varying]) != 0.0:
+        return False
+    return np.mean(length[varying] >= NEARLY * length.max()) >= SHARING
+
+
+class CountScaler(_Scaler):
+    """Squashes counts: of n more than a column's least it makes 4 n / (n + c), where c is a small n of that column.
+
+    So whether something is there at all counts most, and how often ever less. For tables most of whose columns are nearly
+    everywhere the same and have a few large values, such as frequencies of words: brought to one range, or to variance 1,
+    the few rows with large values are all that a network hears of.
+
+    Attributes:
+      low_: `[columns]`, the least value.
+      half_: `[columns]`, c above: a tenth of the column's greater values exceed the least by less; 1 for a constant column.
+      n_features_in_: columns.
+    """
+
+    def fit(self, X, y=None):
+        """Takes least and small values from `X [rows, columns]`; `y` is ignored.
+
+        Raises:
+          ValueError: `X` is not of finite numbers, as for all of scikit-learn.
+        """
+        X = validate_data(self, X, dtype=np.float64)
+        self.low_ = X.min(axis=0)
+        above = X - self.low_
+        # As in `ranges`: what is less is rounding.
+        least = ROUNDING * np.abs(X).max(axis=0)
+        self.half_ = np.ones(X.shape[1])
+        for column in np.flatnonzero(above.max(axis=0) > least):
+            values = above[:, column]
+            self.half_[column] = np.quantile(values[values > least[column]], RARE)
+        return self
+
+
+class PartWhiteScaler(_Scaler):
     """Brings columns to variance 1 and takes half of the difference in deviation from their principal components.
 
     With R the correlations of the columns, and 0.01 added to its diagonal, rows are multiplied by R^(-1/4): a component that
@@ -114,15 +185,20 @@ class PartWhiteScaler(_Affine):
         return self
 
 
-#: What `scaling` of `RuleLearner` may be: how columns are brought to a common scale; None leaves them alone.
-SCALERS = {"range": RangeScaler, "standard": StandardScaler, "part-white": PartWhiteScaler, None: None}
+#: How columns may be brought to a common scale, by name; None leaves them alone.
+SCALERS = {
+    "range": RangeScaler,
+    "standard": StandardScaler,
+    "counts": CountScaler,
+    "part-white": PartWhiteScaler,
+    None: None,
+}
 
 
-def affine(scaler):
-    """What a fitted scaler does to rows, `((X - offset) / scale) @ mixing`.
-
-    Returns:
-      `offset [columns]`, `scale [columns]` and `mixing [columns, columns]`, or None where nothing is mixed.
-    """
+def column_map(scaler):
+    """What a fitted scaler of `SCALERS` does to rows, a `ColumnMap`."""
+    if isinstance(scaler, CountScaler):
+        nothing = np.zeros_like(scaler.low_)
+        return ColumnMap((scaler.low_, scaler.half_), nothing, nothing + 1.0 / LENGTH, None)
     offset = scaler.low_ if isinstance(scaler, RangeScaler) else scaler.mean_
-    return offset, scaler.scale_, getattr(scaler, "mixing_", None)
+    return ColumnMap(None, offset, scaler.scale_, getattr(scaler, "mixing_", None))

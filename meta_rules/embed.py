@@ -64,10 +64,10 @@ def main(arguments=None):
     parser.add_argument("--steps", type=int, default=1000, help="rule applications at most")
     parser.add_argument(
         "--scaling",
-        choices=("range", "standard", "part-white", "none"),
-        default="range",
-        help="what columns are brought to first: a common range, or variance 1 (tables only), or that and partly white "
-        "(tables whose columns go together), or nothing",
+        choices=("auto", "range", "standard", "counts", "part-white", "none"),
+        default="auto",
+        help="what columns are brought to first: a common range, or variance 1 (tables only), or squashed (counts), or "
+        "variance 1 and partly white (tables whose columns go together), or nothing; auto chooses by the rows",
     )
     parser.add_argument("--seed", type=int, default=0, help="of first weights and batches")
     options = parser.parse_args(arguments)
@@ -109,7 +109,9 @@ def main(arguments=None):
     if options.keras:
         learner.to_keras().save(options.keras)
     settled = "settled" if learner.settled_ else "reached"
-    print(f"{settled} after {learner.n_iter_} rule applications")
+    print(
+        f"{settled} after {learner.n_iter_} rule applications, columns scaled: {learner.scaling_ or 'none'}"
+    )
     for name, array in arrays.items():
         print(f"{name} {array.shape} in {options.output}")
 

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from meta_rules.column_scaling import affine
+from meta_rules.column_scaling import ColumnMap, column_map
 from meta_rules.networks import LENGTH_EPSILON, shortens
 
 #: Keras's names of the activations; `step` has none.
@@ -13,11 +13,7 @@ ACTIVATIONS = {name: name for name in ("relu", "leaky_relu", "elu", "tanh", "sig
 
 
 def input_map(learner):
-    """What brings a learner's rows to what its first layer reads, `((X - offset) / deviation) @ mixing`, in float64.
-
-    Returns:
-      `offset [columns]`, `deviation [columns]` and `mixing [columns, columns]`, or None where nothing is mixed.
-    """
+    """What brings a learner's rows to what its first layer reads, a `ColumnMap` in float64."""
     learned, network = learner.learned_, learner.network_
     mean, deviation = (
         np.zeros_like(learned["mean_0"], np.float64),
@@ -28,20 +24,20 @@ def input_map(learner):
         # As in `BaseNetwork`.
         deviation = np.sqrt(learned["variance_0"].astype(np.float64) + 1e-12) + 0.1
     if learner.scaler_ is None:
-        return mean, deviation, None
-    offset, scale, mixing = affine(learner.scaler_)
+        return ColumnMap(None, mean, deviation, None)
+    squash, offset, scale, mixing = column_map(learner.scaler_)
     if mixing is None:
-        return offset + scale * mean, scale * deviation, None
+        return ColumnMap(squash, offset + scale * mean, scale * deviation, None)
     # What comes off after the mixing, as something that comes off before it.
-    return offset + scale * np.linalg.solve(mixing, mean), scale, mixing / deviation
+    return ColumnMap(squash, offset + scale * np.linalg.solve(mixing, mean), scale, mixing / deviation)
 
 
 def stock_model(learner):
     """The network of a fitted `RuleLearner` as layers Dense, BatchNormalization, Activation and, where features
     keep only a part of their length, RMSNormalization.
 
-    The first layer scales the inputs as in `fit`, and a second one mixes them where `scaling` does; neither is trainable, so
-    they do so in training too.
+    The first layer scales the inputs as in `fit`; where `scaling` squashes them two layers do that before it, and where it
+    mixes them one does after it. None of these is trainable, so they do the same in training.
 
     Returns:
       A `keras.Model`, `[batch, columns] -> [batch, features]`.
@@ -52,15 +48,23 @@ def stock_model(learner):
     learned, network = learner.learned_, learner.network_
     if network["activation"] not in ACTIVATIONS:
         raise ValueError(f"Keras has no activation {network['activation']!r}.")
-    mean, deviation, mixing = input_map(learner)
-    inputs = keras.Input([len(mean)], name="rows")
-    # Epsilon 0: the variance is exact, and may be smaller than any epsilon.
-    scale = keras.layers.BatchNormalization(
-        center=False, scale=False, epsilon=0.0, trainable=False, name="scale"
-    )
-    current, weights = scale(inputs), []
+    squash, offset, deviation, mixing = input_map(learner)
+    current = inputs = keras.Input([len(offset)], name="rows")
+    weights = []
+
+    def scaled(current, offset, deviation, name):
+        # Epsilon 0: the variance is exact, and may be smaller than any epsilon.
+        scale = keras.layers.BatchNormalization(
+            center=False, scale=False, epsilon=0.0, trainable=False, name=name
+        )
+        weights.append((scale, [offset.astype("float32"), np.square(deviation).astype("float32")]))
+        return scale(current)
+
+    if squash is not None:
+        current = keras.layers.Activation("softsign", name="squash")(scaled(current, *squash, "count"))
+    current = scaled(current, offset, deviation, "scale")
     if mixing is not None:
-        mix = keras.layers.Dense(len(mean), use_bias=False, trainable=False, name="mix")
+        mix = keras.layers.Dense(len(offset), use_bias=False, trainable=False, name="mix")
         current = mix(current)
         weights.append((mix, [mixing]))
     layer = 1
@@ -85,7 +89,6 @@ def stock_model(learner):
         current = shorten(current)
         weights.append((shorten, [np.full(current.shape[-1], (1.0 - kept) ** -0.5)]))
     model = keras.Model(inputs, current, name="learned_features")
-    scale.set_weights([mean.astype("float32"), np.square(deviation).astype("float32")])
     for layer, values in weights:
         layer.set_weights(values)
     return model

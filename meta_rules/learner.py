@@ -17,6 +17,7 @@ from meta_rules.column_scaling import SCALERS
 from meta_rules.networks import ACTIVATIONS, BaseNetwork
 from meta_rules.progress import LateProgress
 from meta_rules.rules.base import UpdateRule
+from meta_rules.scaling_choice import suitable
 
 FLOATS = (np.float64, np.float32)
 #: Rows that the scaling and the statistics of the batch normalisation are taken from, and that the settling is measured on.
@@ -44,12 +45,13 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         `meta_rules.networks.ACTIVATIONS`.
       steps: rule applications of `fit` at most.
       batch_size: rows an application, drawn with replacement.
-      scaling: how columns are brought to a common scale first. `"range"`: by the range of each, outliers aside; columns that
-        seem to share a unit, such as pixels, share one range (`RangeScaler`). `"standard"`: each to mean 0 and variance 1;
-        not for pixels and counts, of which some hardly vary. `"part-white"`: that, and principal components half way to one
-        variance (`PartWhiteScaler`); for tables whose columns mostly go together, where it may help much, or cost much.
-        None: columns stay as they are; pictures with values from 0 to 1 and tables of variance 1 suit the pretrained rule.
-        docs/evaluation.md has figures.
+      scaling: how columns are brought to a common scale first. `"auto"`: one of the next three, by the looks of the first
+        rows (`meta_rules.scaling_choice.suitable`). `"range"`: by the range of each, outliers aside; columns that seem to
+        share a unit, such as pixels, share one range (`RangeScaler`). `"counts"`: squashed, so that what is there at all
+        counts most (`CountScaler`). `"part-white"`: to variance 1, and then principal components half way to one variance
+        (`PartWhiteScaler`); for tables whose columns mostly go together, where it may help much, or cost much. `"standard"`:
+        each to mean 0 and variance 1; not for pixels and counts, of which some hardly vary. None: columns stay as they are;
+        pictures with values from 0 to 1 and tables of variance 1 suit the pretrained rule. docs/evaluation.md has figures.
       tol: `fit` stops early when the features have settled: when between two checks they change by less than this, or when
         for `CALM` checks the change has not fallen any further (a rule's steps need not vanish: features then keep
         wandering about). Change is 1 - linear centred kernel alignment of the features of the same rows (Kornblith et
@@ -61,7 +63,8 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     Attributes:
       learned_: the network, a dict of arrays: `kernel_l [in, units]`, `bias_l [units]` of layer l from 1, `mean_l` and
         `variance_l [units]` of its batch normalisation; of the inputs for l = 0.
-      scaler_: the fitted `RangeScaler`, `sklearn.preprocessing.StandardScaler` or `PartWhiteScaler`, None without `scaling`.
+      scaling_: what `scaling` is, or "auto" came to.
+      scaler_: the fitted scaler of `meta_rules.column_scaling.SCALERS`, None without `scaling`.
       n_iter_: applications so far.
       settled_: whether `fit` stopped because the features had settled.
       n_features_in_, feature_names_in_: as in all of scikit-learn.
@@ -75,7 +78,7 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         activation="relu",
         steps=1000,
         batch_size=256,
-        scaling="range",
+        scaling="auto",
         tol=1e-4,
         check_every=50,
         random_state=None,
@@ -211,10 +214,9 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             raise ValueError(
                 f"activation must be one of {', '.join(sorted(ACTIVATIONS))}, got {self.activation!r}."
             )
-        if self.scaling not in tuple(SCALERS):
-            raise ValueError(
-                f"scaling must be 'range', 'standard', 'part-white' or None, got {self.scaling!r}."
-            )
+        if self.scaling not in ("auto", *SCALERS):
+            known = ", ".join(repr(name) for name in SCALERS)
+            raise ValueError(f"scaling must be one of 'auto', {known}, got {self.scaling!r}.")
         if self.tol is not None and not (isinstance(self.tol, numbers.Real) and self.tol >= 0):
             raise ValueError(f"tol must be a number not below 0, or None, got {self.tol!r}.")
         if not isinstance(self.rule, str | os.PathLike | UpdateRule):
@@ -239,8 +241,6 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                 "length_kept": network.length_kept,
             },
         }
-        scaler = SCALERS[self.scaling]
-        self.scaler_ = scaler() if scaler else None
         self.n_iter_, self.settled_, self._seen = 0, False, 0
         self._remembered = np.zeros((0, width), np.float32)
         self._state = _numpy(self._program().start(self._key(), tf.constant(width)))
@@ -265,6 +265,11 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self._remembered = np.concatenate([self._remembered, X[:room]])
         for row in np.flatnonzero(places < REMEMBERED):
             self._remembered[places[row]] = rest[row]
+        if self._seen == 0:
+            # Once: a network does not outlive another way of scaling what it reads.
+            self.scaling_ = suitable(self._remembered) if self.scaling == "auto" else self.scaling
+            scaler = SCALERS[self.scaling_]
+            self.scaler_ = None if scaler is None else scaler()
         self._seen += len(X)
         if self.scaler_ is not None:
             self.scaler_.fit(self._remembered)

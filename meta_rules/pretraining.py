@@ -1,11 +1,14 @@
 """Training the Dense layers of a user's own Keras model in place, without labels."""
 
+import warnings
+
 import keras
 import numpy as np
 
 from meta_rules.errors import UserError
 from meta_rules.keras_models import ACTIVATIONS, input_map
 from meta_rules.learner import RuleLearner
+from meta_rules.scaling_choice import suitable
 
 #: Layers that are left out of account between Dense layers: at inference they do nothing.
 _NOISE = (
@@ -31,7 +34,8 @@ def pretrain(model, X, layers=None, **settings):
     The layers trained are the Dense layers from the input up that share one activation; the first with another (a softmax or
     logits head) and all above it stay as they are. A `BatchNormalization` behind a Dense layer gets the statistics of
     `X`; where there is none it is folded into kernel and bias. Layers before the first Dense layer (Flatten, Rescaling,
-    Normalization ...) are applied to `X` first. The learned weights start from a fresh network of the rule's.
+    Normalization ...) are applied to `X` first. The learned weights start from a fresh network of the rule's. The scaling of
+    the inputs is folded into the first layer; that of counts, which is not linear, cannot be.
 
     Args:
       model: a `keras.Sequential`, built or not.
@@ -43,7 +47,7 @@ def pretrain(model, X, layers=None, **settings):
       The model.
 
     Raises:
-      UserError: a model that is not sequential, or whose layers cannot hold what the rule learns.
+      UserError: a model that is not sequential, or whose layers cannot hold what the rule learns, or `scaling="counts"`.
       ValueError: rows that nothing can be learned from; see `RuleLearner.fit`. The model is then as it was.
     """
     if not isinstance(model, keras.Sequential):
@@ -59,10 +63,14 @@ def pretrain(model, X, layers=None, **settings):
         rows = keras.Sequential([keras.Input(X.shape[1:]), *before]).predict(X, verbose=0)
     else:
         rows = X
+    scaling = _foldable(settings.pop("scaling", "auto"), rows)
     learner = RuleLearner(
-        tuple(block.dense.units for block in blocks), activation=blocks[0].activation, **settings
+        tuple(block.dense.units for block in blocks),
+        activation=blocks[0].activation,
+        scaling=scaling,
+        **settings,
     ).fit(rows)
-    mean, deviation, mixing = input_map(learner)
+    _, mean, deviation, mixing = input_map(learner)
     for number, block in enumerate(blocks, start=1):
         part = {
             name: learner.learned_[f"{name}_{number}"].astype(np.float64)
@@ -71,6 +79,30 @@ def pretrain(model, X, layers=None, **settings):
         _write(block, part, mean, deviation, mixing, learner.network_["epsilon"])
         mean, deviation, mixing = 0.0, 1.0, None
     return model
+
+
+def _foldable(scaling, rows):
+    """The scaling to learn with, "auto" made up: one that the first Dense layer can hold.
+
+    Raises:
+      UserError: another is asked for.
+    """
+    if scaling == "counts":
+        raise UserError(
+            "No Dense layer can hold scaling='counts'. Squash the counts in layers of the model before them, such as a "
+            "Rescaling and an Activation('softsign'), and take another scaling."
+        )
+    if scaling != "auto":
+        return scaling
+    suited = suitable(rows)
+    if suited != "counts":
+        return suited
+    warnings.warn(
+        "The rows look like counts, which a RuleLearner would squash and no Dense layer can. Squash them in layers of the "
+        "model before, such as a Rescaling and an Activation('softsign'); features may be far worse than could be.",
+        stacklevel=3,
+    )
+    return "range"
 
 
 def _activation(layer):

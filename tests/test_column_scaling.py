@@ -5,21 +5,44 @@ import pytest
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from meta_rules.column_scaling import LIFT, PartWhiteScaler, RangeScaler, affine
+from meta_rules.column_scaling import LIFT, CountScaler, PartWhiteScaler, RangeScaler, column_map
 
 
-@parametrize_with_checks([RangeScaler(), PartWhiteScaler()])
+@parametrize_with_checks([RangeScaler(), CountScaler(), PartWhiteScaler()])
 def test_scikit_learn(estimator, check):
     check(estimator)
 
 
-@pytest.mark.parametrize("scaler", [RangeScaler(), StandardScaler(), PartWhiteScaler()])
-def test_affine(scaler):
+@pytest.mark.parametrize("scaler", [RangeScaler(), StandardScaler(), CountScaler(), PartWhiteScaler()])
+def test_column_map(scaler):
     X = np.random.default_rng(0).normal(size=(300, 4)) * [1.0, 1e-3, 1e3, 0.0] + 5.0
     scaler.fit(X)
-    offset, scale, mixing = affine(scaler)
-    expected = (X - offset) / scale
-    np.testing.assert_allclose(scaler.transform(X), expected if mixing is None else expected @ mixing)
+    squash, offset, scale, mixing = column_map(scaler)
+    inputs = X
+    if squash is not None:
+        inputs = (X - squash[0]) / (np.abs(X - squash[0]) + squash[1])
+    expected = (inputs - offset) / scale
+    expected = expected if mixing is None else expected @ mixing
+    np.testing.assert_allclose(scaler.transform(X), expected)
+    np.testing.assert_allclose(column_map(scaler)(X), expected)
+
+
+def test_counts_are_squashed():
+    """A tenth of a column's counts above its least are smaller than what comes half way."""
+    random = np.random.default_rng(0)
+    X = np.where(random.uniform(size=(5000, 3)) < 0.2, random.geometric(0.05, size=(5000, 3)), 0.0)
+    X[:, 1] = 100.0 * X[:, 0] - 7.0
+    X[:, 2] = 3.0
+    scaler = CountScaler().fit(X)
+    few = np.quantile(X[X[:, 0] > 0, 0], 0.1)
+    probe = np.array([[0.0, -7.0, 3.0], [few, 100.0 * few - 7.0, 3.0], [1e9, 1e12, 3.0]])
+    np.testing.assert_allclose(
+        scaler.transform(probe), [[0, 0, 0], [2, 2, 0], [4, 4, 0]], rtol=1e-6, atol=1e-9
+    )
+    scaled = scaler.transform(X)
+    assert np.all(np.diff(scaled[np.argsort(X[:, 0]), 0]) >= 0.0) and scaled.max() < 4.0
+    # Less than anything in training.
+    assert -4.0 < scaler.transform([[-few, -7.0, 3.0]])[0, 0] < 0.0
 
 
 def test_part_white_takes_half_of_the_difference_between_components():
@@ -71,7 +94,8 @@ def test_a_column_constant_but_for_rounding_stays_quiet():
     shares /= shares.sum(axis=1, keepdims=True)
     X = np.column_stack([shares, shares.sum(axis=1)])
     assert 0.0 < np.ptp(X[:, 7]) < 1e-14
-    assert np.abs(RangeScaler().fit_transform(X)[:, 7]).max() < 1e-14
+    for scaler in (RangeScaler(), CountScaler()):
+        assert np.abs(scaler.fit_transform(X)[:, 7]).max() < 1e-13
 
 
 def test_pixels_share_one_range():

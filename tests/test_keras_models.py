@@ -71,7 +71,7 @@ def test_the_same_with_features_that_keep_a_part_of_their_length(sizes, kept, tm
     np.testing.assert_allclose(loaded.predict(rows, verbose=0), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("scaling", ["standard", "part-white", None])
+@pytest.mark.parametrize("scaling", ["standard", "counts", "part-white", None])
 def test_the_same_with_another_scaling(scaling):
     rows = data() / 50.0
     fitted = learner(scaling=scaling).fit(rows)
@@ -136,6 +136,20 @@ def test_pretrain_puts_the_learned_network_into_the_users_layers(name, scaling):
     np.testing.assert_allclose(body.predict(rows, verbose=0), expected, rtol=1e-4, atol=1e-4)
     for before, after in zip(head, model.layers[-1].get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
+
+
+def test_pretrain_says_that_counts_cannot_be_folded():
+    """And learns all the same, from what the layers can hold."""
+    random = np.random.default_rng(0)
+    counts = random.poisson(0.3 * random.lognormal(sigma=1.5, size=(200, 9))).astype(np.float32)
+    settings = {"rule": "oja", "steps": 5, "random_state": 1, "batch_size": 32, "tol": None}
+    model = keras.Sequential([L.Dense(6, "relu")])
+    with pytest.warns(UserWarning, match="look like counts"):
+        meta_rules.pretrain(model, counts, **settings)
+    expected = learner(layer_sizes=(6,), scaling="range", steps=5).fit_transform(counts)
+    np.testing.assert_allclose(model.predict(counts, verbose=0), expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(UserError, match="softsign"):
+        meta_rules.pretrain(model, counts, scaling="counts", **settings)
 
 
 def test_pretrain_reads_pictures_through_the_layers_before():

@@ -43,6 +43,10 @@ def scaled_by_hand(X, scaling):
     if scaling == "range":
         low, high = np.percentile(X, [0.1, 99.9], axis=0)
         return 4.0 * (X - low) / (high - low)
+    if scaling == "counts":
+        above = X - X.min(0)
+        half = [np.percentile(column[column > 0.0], 10) for column in above.T]
+        return 4.0 * above / (above + half)
     if scaling == "part-white":
         scaled = (X - X.mean(0)) / X.std(0)
         lifted = np.cov(scaled.T, bias=True) + 0.01 * np.eye(X.shape[1])
@@ -76,7 +80,7 @@ def test_features_are_those_of_the_exported_rule():
     np.testing.assert_allclose(fitted.transform(X), found, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("scaling", ["range", "standard", "part-white", None])
+@pytest.mark.parametrize("scaling", ["range", "standard", "counts", "part-white", None])
 def test_transform_by_hand(scaling):
     """Scaling, matrix products and normalisation written out in NumPy."""
     X = rows()
@@ -139,7 +143,7 @@ def test_other_rows_and_widths_do_not_compile_again():
     assert counts == [1, 1, 1]
 
 
-@pytest.mark.parametrize("scaling", ["range", "standard", "part-white"])
+@pytest.mark.parametrize("scaling", ["range", "standard", "counts", "part-white"])
 def test_a_stream(scaling):
     X = rows(600)
     stream = learner(scaling=scaling)
