@@ -1,7 +1,6 @@
 """Which scaling suits a table, by its looks: `scaling="auto"` of `RuleLearner`."""
 
 import numpy as np
-from scipy.stats import kurtosis
 from sklearn.cluster import KMeans
 from sklearn.utils import check_array
 
@@ -35,7 +34,8 @@ def suitable(X):
     low, length, varying = ranges(X)
     if len(X) < FEW or not varying.any() or share_a_unit(low, length, varying):
         return "range"
-    X = X[:, varying]
+    # None of what follows depends on units; so it does not overflow in any.
+    X = (X[:, varying] - low[varying]) / length[varying]
     if counts(X):
         return "counts"
     if X.shape[1] <= MOST_MIXED and go_together(X) and clustered(X):
@@ -46,7 +46,8 @@ def suitable(X):
 def counts(X):
     """Whether most columns of `X [rows, columns]`, which all vary, are mostly at their least value and have long tails."""
     mostly_least = np.mean(X == X.min(axis=0), axis=0) > MOSTLY
-    return np.mean(mostly_least & (kurtosis(X, fisher=False) > LONG_TAILED)) > MOSTLY
+    long_tailed = np.mean(standardised(X) ** 4, axis=0) > LONG_TAILED
+    return np.mean(mostly_least & long_tailed) > MOSTLY
 
 
 def go_together(X):
@@ -54,9 +55,9 @@ def go_together(X):
 
     Their effective number is `sum(v)^2 / sum(v^2)` of the variances v (participation ratio).
     """
-    correlations = np.corrcoef(X.T).reshape(X.shape[1], X.shape[1])
-    # The trace is the number of columns, the sum of squares that of the variances.
-    return X.shape[1] / np.sum(np.square(correlations)) < TOGETHER
+    scaled = standardised(X)
+    # The trace of the correlations is the number of columns, the sum of their squares that of the variances.
+    return X.shape[1] / np.sum(np.square(scaled.T @ scaled / len(X))) < TOGETHER
 
 
 def clustered(X):
@@ -64,7 +65,7 @@ def clustered(X):
 
     Where it does not, white columns would mostly be noise.
     """
-    scaled = (X - X.mean(axis=0)) / X.std(axis=0)
+    scaled = standardised(X)
     variances, components = np.linalg.eigh(scaled.T @ scaled / len(X))
     white = scaled @ (components * (np.maximum(variances, 0.0) + LIFT) ** -0.5)
     noise = np.random.default_rng(0).normal(size=white.shape) * white.std(axis=0)
@@ -74,3 +75,8 @@ def clustered(X):
         return means.inertia_ / np.sum(np.square(rows - rows.mean(axis=0)))
 
     return 1.0 - left(white) / left(noise) > CLUSTERED
+
+
+def standardised(X):
+    """The columns of `X [rows, columns]`, which all vary, with mean 0 and variance 1."""
+    return (X - X.mean(axis=0)) / X.std(axis=0)

@@ -49,6 +49,7 @@ def test_choice(name):
     # Nothing of it depends on units, but that pixels share theirs, nor on what does not vary, nor on the rows' order.
     other = np.column_stack([3.0 * X + 7.0, np.full(len(X), 2.0)])[random().permutation(len(X))]
     assert suitable(other) == expected
+    assert suitable(1e-200 * X) == suitable(1e200 * X) == expected
 
 
 def test_rows_that_cannot_be_looked_at():
