@@ -127,7 +127,8 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def partial_fit(self, X, y=None):
         """Goes on training with the next rows of a stream: one application for every `batch_size` of them, at least one.
 
-        Scaling and normalisation follow a random sample of all rows so far.
+        Scaling and normalisation follow a random sample of all rows so far; which scaling `"auto"` takes, the first call's rows
+        decide.
 
         Args:
           X: `[rows, columns]`, at least two rows.
