@@ -122,6 +122,8 @@ class CountScaler(_Scaler):
     everywhere the same and have a few large values, such as frequencies of words: brought to one range, or to variance 1,
     the few rows with large values are all that a network hears of.
 
+    Source: as how often a term is in a document counts in BM25 (Robertson and Walker, SIGIR 1994).
+
     Attributes:
       low_: `[columns]`, the least value.
       half_: `[columns]`, c above: a tenth of the column's greater values exceed the least by less; 1 for a constant column.
@@ -154,6 +156,9 @@ class PartWhiteScaler(_Scaler):
     columns mostly go together and whose kinds differ in what is left (docs/evaluation.md). The root of a symmetric matrix is
     symmetric, so every column still stands mostly for what it stood for.
 
+    Source: our own; with R^(-1/2) it would be the ZCA of the correlations (Kessy, Lewin and Strimmer, American Statistician
+    72, 2018).
+
     Attributes:
       mean_, scale_: `[columns]`, as of `sklearn.preprocessing.StandardScaler`.
       mixing_: `[columns, columns]`, what the standardised rows are then multiplied by; symmetric, positive definite.
@@ -175,14 +180,22 @@ class PartWhiteScaler(_Scaler):
         standard = StandardScaler().fit(X)
         self.mean_, self.scale_ = standard.mean_, standard.scale_
         scaled = standard.transform(X)
-        variances, components = np.linalg.eigh(scaled.T @ scaled / len(X))
-        variances = np.maximum(variances, 0.0)
+        variances, directions = components(scaled)
         factors = (variances + LIFT) ** -WHITE
         after = np.sum(variances * factors**2)
         # Nothing varies: nothing is to be kept.
         factors *= np.sqrt(np.sum(variances) / after) if after else 1.0
-        self.mixing_ = (components * factors) @ components.T
+        self.mixing_ = (directions * factors) @ directions.T
         return self
+
+
+def components(X):
+    """The variances `[columns]`, none below 0, and directions `[columns, columns]` of the components of `X [rows, columns]`.
+
+    Columns of `X` have mean 0; a direction is a column of the directions.
+    """
+    variances, directions = np.linalg.eigh(X.T @ X / len(X))
+    return np.maximum(variances, 0.0), directions
 
 
 #: How columns may be brought to a common scale, by name; None leaves them alone.

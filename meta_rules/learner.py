@@ -119,7 +119,7 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                 DataDimensionalityWarning,
                 stacklevel=2,
             )
-        self._begin(X.shape[1])
+        self._begin(X)
         self._see(X)
         self._train(X, self.steps, watch=self.tol is not None)
         return self
@@ -144,7 +144,7 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         first = not hasattr(self, "learned_")
         X = validate_data(self, X, dtype=FLOATS, ensure_min_samples=2, reset=first)
         if first:
-            self._begin(X.shape[1])
+            self._begin(X)
         self._see(X)
         self._train(X, -(-len(X) // self.batch_size), watch=False)
         return self
@@ -223,8 +223,8 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         if not isinstance(self.rule, str | os.PathLike | UpdateRule):
             raise ValueError(f"rule must be a name, a path or an UpdateRule, got {self.rule!r}.")
 
-    def _begin(self, width):
-        """A fresh network, nothing seen."""
+    def _begin(self, X):
+        """A fresh network, nothing seen, and the scaling that suits the first rows: the network grows up with it."""
         rule = self.rule if isinstance(self.rule, UpdateRule) else saved_rules.resolve(self.rule)
         network = rule.network((1, *self._hidden), self.activation)
         self._fitted = {
@@ -243,8 +243,11 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             },
         }
         self.n_iter_, self.settled_, self._seen = 0, False, 0
-        self._remembered = np.zeros((0, width), np.float32)
-        self._state = _numpy(self._program().start(self._key(), tf.constant(width)))
+        self.scaling_ = suitable(X) if self.scaling == "auto" else self.scaling
+        scaler = SCALERS[self.scaling_]
+        self.scaler_ = None if scaler is None else scaler()
+        self._remembered = np.zeros((0, X.shape[1]), np.float32)
+        self._state = _numpy(self._program().start(self._key(), tf.constant(X.shape[1])))
 
     def _program(self):
         fitted = self._fitted
@@ -266,11 +269,6 @@ class RuleLearner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self._remembered = np.concatenate([self._remembered, X[:room]])
         for row in np.flatnonzero(places < REMEMBERED):
             self._remembered[places[row]] = rest[row]
-        if self._seen == 0:
-            # Once: a network does not outlive another way of scaling what it reads.
-            self.scaling_ = suitable(self._remembered) if self.scaling == "auto" else self.scaling
-            scaler = SCALERS[self.scaling_]
-            self.scaler_ = None if scaler is None else scaler()
         self._seen += len(X)
         if self.scaler_ is not None:
             self.scaler_.fit(self._remembered)

@@ -99,7 +99,8 @@ def _foldable(scaling, rows):
         return suited
     warnings.warn(
         "The rows look like counts, which a RuleLearner would squash and no Dense layer can. Squash them in layers of the "
-        "model before, such as a Rescaling and an Activation('softsign'); features may be far worse than could be.",
+        "model before, such as a Rescaling and an Activation('softsign'), or features may be far worse than could be; "
+        "scaling='range' says that the rows are as they should be.",
         stacklevel=3,
     )
     return "range"

@@ -2,9 +2,10 @@
 
 import numpy as np
 from sklearn.cluster import KMeans
+from sklearn.preprocessing import scale
 from sklearn.utils import check_array
 
-from meta_rules.column_scaling import LIFT, MOST_MIXED, ranges, share_a_unit
+from meta_rules.column_scaling import LIFT, MOST_MIXED, components, ranges, share_a_unit
 
 #: Rows that are looked at at most, and those below which nothing is read from them.
 LOOKED_AT, FEW = 2000, 100
@@ -34,8 +35,8 @@ def suitable(X):
     low, length, varying = ranges(X)
     if len(X) < FEW or not varying.any() or share_a_unit(low, length, varying):
         return "range"
-    # None of what follows depends on units; so it does not overflow in any.
-    X = (X[:, varying] - low[varying]) / length[varying]
+    # None of what follows depends on units; by way of the ranges it does not overflow in any.
+    X = scale((X[:, varying] - low[varying]) / length[varying])
     if counts(X):
         return "counts"
     if X.shape[1] <= MOST_MIXED and go_together(X) and clustered(X):
@@ -44,30 +45,32 @@ def suitable(X):
 
 
 def counts(X):
-    """Whether most columns of `X [rows, columns]`, which all vary, are mostly at their least value and have long tails."""
+    """Whether most columns of standardised `X [rows, columns]` are mostly at their least value and have long tails."""
     mostly_least = np.mean(X == X.min(axis=0), axis=0) > MOSTLY
-    long_tailed = np.mean(standardised(X) ** 4, axis=0) > LONG_TAILED
+    long_tailed = np.mean(X**4, axis=0) > LONG_TAILED
     return np.mean(mostly_least & long_tailed) > MOSTLY
 
 
 def go_together(X):
-    """Whether few components have most of the variance of the standardised columns of `X [rows, columns]`.
+    """Whether few components have most of the variance of standardised `X [rows, columns]`.
 
-    Their effective number is `sum(v)^2 / sum(v^2)` of the variances v (participation ratio).
+    Their effective number is `sum(v)^2 / sum(v^2)` of the variances v.
+
+    Source: the participation ratio, see `meta_rules.rules.kinds`.
     """
-    scaled = standardised(X)
     # The trace of the correlations is the number of columns, the sum of their squares that of the variances.
-    return X.shape[1] / np.sum(np.square(scaled.T @ scaled / len(X))) < TOGETHER
+    return X.shape[1] / np.sum(np.square(X.T @ X / len(X))) < TOGETHER
 
 
 def clustered(X):
-    """Whether k-means explains clearly more of the white rows of `X [rows, columns]` than of normal noise.
+    """Whether k-means explains clearly more of standardised `X [rows, columns]`, made white, than of normal noise.
 
     Where it does not, white columns would mostly be noise.
+
+    Source: our own, after the gap statistic (Tibshirani, Walther and Hastie, JRSS B 63, 2001), which compares so too.
     """
-    scaled = standardised(X)
-    variances, components = np.linalg.eigh(scaled.T @ scaled / len(X))
-    white = scaled @ (components * (np.maximum(variances, 0.0) + LIFT) ** -0.5)
+    variances, directions = components(X)
+    white = X @ (directions * (variances + LIFT) ** -0.5)
     noise = np.random.default_rng(0).normal(size=white.shape) * white.std(axis=0)
 
     def left(rows):
@@ -75,8 +78,3 @@ def clustered(X):
         return means.inertia_ / np.sum(np.square(rows - rows.mean(axis=0)))
 
     return 1.0 - left(white) / left(noise) > CLUSTERED
-
-
-def standardised(X):
-    """The columns of `X [rows, columns]`, which all vary, with mean 0 and variance 1."""
-    return (X - X.mean(axis=0)) / X.std(axis=0)
